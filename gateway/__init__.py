@@ -1,0 +1,3 @@
+"""A Server-Sent Events gateway for Ollama."""
+
+__version__ = "0.1.0"
