@@ -1,0 +1,32 @@
+"""Real servers on real ports, in the loop of the test."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+@asynccontextmanager
+async def serve(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[str]:
+    """Serve `app` on a free port of 127.0.0.1 and yield the base URL, without a slash at its end.
+
+    Uvicorn's own start and stop are called, without its main loop: that one takes the process's signal
+    handlers, so that Ctrl+C would stop a server instead of the tests. On leaving, connections that are still
+    open are cut first, as when the network fails; then nothing is left to wait for.
+    """
+    config = uvicorn.Config(app, port=0, **{"log_config": None, "access_log": False, **uvicorn_config})
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    await server.on_tick(0)  # sets the Date header
+    try:
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        for connection in list(server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await server.shutdown()
