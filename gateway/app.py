@@ -1,0 +1,109 @@
+"""The composition root: what a gateway is made of, its routes and its lifespan."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount, Route
+
+from gateway.admission import Admission
+from gateway.health import Readiness
+from gateway.logs.memory import MemoryLogs
+from gateway.models import Models
+from gateway.ollama import Ollama
+from gateway.pulse import Pulse
+from gateway.relay import Generation, Limits
+from gateway.responses import HANDLERS
+from gateway.routes import health, models, page, streams
+from gateway.security import LOCALHOST_ORIGIN, Guard
+from gateway.settings import Settings
+from gateway.shaping import Shaper
+from gateway.state import GatewayState
+from gateway.streams import Streams
+
+QUERY_TIMEOUT = 5.0
+"""Seconds for the short questions to Ollama: models, readiness."""
+
+METHODS = ["GET", "POST"]
+
+
+ROUTES = [
+    Route("/api/chat", streams.chat, methods=METHODS),
+    Route("/api/generate", streams.generate, methods=METHODS),
+    Route("/api/streams", streams.create, methods=["POST"]),
+    Route("/api/streams/{sid}", streams.read, methods=["GET"]),
+    Route("/api/streams/{sid}", streams.stop, methods=["DELETE"]),
+    Route("/api/models", models.models),
+    Route("/healthz", health.healthz),
+    Route("/readyz", health.readyz),
+    Route("/", page.index),
+    Mount("/static", page.Files(directory=page.STATIC)),
+]
+
+
+def create_app(settings: Settings) -> Starlette:
+    """A gateway, ready to be served. Its streams end when the server calls `Streams.drain`."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[GatewayState]:
+        ollama = Ollama(
+            settings.upstream,
+            connect_timeout=settings.connect_timeout,
+            query_timeout=QUERY_TIMEOUT,
+            max_line=settings.max_line_bytes,
+        )
+        logs = MemoryLogs(
+            max_stream_bytes=settings.max_stream_bytes,
+            max_log_bytes=settings.max_log_bytes,
+            retain_seconds=settings.retain_seconds,
+        )
+        async with ollama:
+            streams = _streams(settings, ollama, logs)
+            models = Models(ollama)
+            yield {
+                "streams": streams,
+                "models": models,
+                "shaper": Shaper(models, default_model=settings.default_model),
+                "readiness": Readiness(ollama, streams),
+                "ping_interval": settings.ping_interval,
+                "allow_pull": settings.allow_pull,
+            }
+            await streams.drain(0)
+        logs.close()
+
+    return Starlette(
+        routes=ROUTES,
+        middleware=[
+            Middleware(Guard, cors_origins=settings.cors_origins, max_body_bytes=settings.max_body_bytes),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_origin_regex=LOCALHOST_ORIGIN,
+                allow_credentials=True,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+                expose_headers=["Location", "Retry-After"],
+            ),
+        ],
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+def _streams(settings: Settings, ollama: Ollama, logs: MemoryLogs) -> Streams:
+    return Streams(
+        ollama,
+        logs,
+        Admission(max_active=settings.max_active, max_queued=settings.max_queued),
+        Pulse(ollama, settings.status_interval),
+        limits=Limits(settings.first_token_timeout, settings.idle_timeout, settings.total_timeout),
+        attach_timeout=settings.attach_timeout,
+        max_resume_window=settings.max_resume_window,
+        on_change=_ignore,
+    )
+
+
+def _ignore(generation: Generation) -> None:
+    """Nobody observes yet."""

@@ -1,0 +1,188 @@
+"""Logs in this process's memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from gateway import events
+from gateway.errors import Busy, TooLarge
+
+CHUNK_BYTES = 64 * 1024
+"""Events joined into one chunk: enough to make a replay cheap, little enough that a reader that stopped
+reading holds next to nothing."""
+
+FRAME_OVERHEAD = 41
+"""What Python adds to a frame in memory: the header of a bytes object and its place in the list."""
+
+
+class MemoryLogs:
+    """All logs of this process, bounded in bytes together; finished ones go by age, or earlier under pressure.
+
+    `retain_seconds` counts from a stream's end.
+    """
+
+    def __init__(self, *, max_stream_bytes: int, max_log_bytes: int, retain_seconds: float) -> None:
+        self.bytes = 0
+        self.max_stream_bytes = max_stream_bytes
+        self._max_log_bytes = max_log_bytes
+        self._retain_seconds = retain_seconds
+        self._logs: dict[str, MemoryLog] = {}
+        self._expiry: dict[str, float] = {}  # ended logs, oldest first: retention is the same for all
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def create(self, sid: str, head: bytes) -> "MemoryLog":
+        log = MemoryLog(self, sid, head)
+        self.reserve(len(head))
+        self._logs[sid] = log
+        return log
+
+    def get(self, sid: str) -> "MemoryLog | None":
+        return self._logs.get(sid)
+
+    def reserve(self, size: int) -> None:
+        """Count `size` more bytes, evicting ended logs, oldest first. Raises `Busy` when that is not enough."""
+        while self.bytes + size > self._max_log_bytes and self._expiry:
+            self._drop(next(iter(self._expiry)))
+        if self.bytes + size > self._max_log_bytes:
+            raise Busy(
+                f"The running streams hold all of the {self._max_log_bytes} bytes there are for them "
+                "(GATEWAY_MAX_LOG_BYTES)."
+            )
+        self.bytes += size
+
+    def retain(self, log: "MemoryLog", extra: int) -> None:
+        """Count the `extra` bytes of the last events, which no bound may prevent, and start the log's retention."""
+        loop = asyncio.get_running_loop()
+        self.bytes += extra
+        self._expiry[log.sid] = loop.time() + self._retain_seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self._retain_seconds, self._expire)
+
+    def close(self) -> None:
+        """Forget everything, at the end of the process's life."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._logs.clear()
+        self._expiry.clear()
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for sid, due in list(self._expiry.items()):
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._expire)
+                return
+            self._drop(sid)
+
+    def _drop(self, sid: str) -> None:
+        del self._expiry[sid]
+        log = self._logs.pop(sid)
+        self.bytes -= log.size
+        log.drop()
+
+
+class MemoryLog:
+    """One stream's log. See `EventLog`."""
+
+    def __init__(self, logs: MemoryLogs, sid: str, head: bytes) -> None:
+        self.sid = sid
+        self.size = len(head)
+        self.ended = False
+        self._logs = logs
+        self._head = head
+        self._frames: list[bytes] = []  # the event with `seq` n stands at n - 1
+        self._notice = b""
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def last(self) -> int:
+        return len(self._frames)
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        frames = self._framed(lines)
+        size = _size(frames)
+        if self.size + size > self._logs.max_stream_bytes:
+            raise TooLarge(
+                f"The answer is longer than the {self._logs.max_stream_bytes} bytes kept of one stream "
+                "(GATEWAY_MAX_STREAM_BYTES)."
+            )
+        self._logs.reserve(size)
+        self.size += size
+        self._frames += frames
+        self._notice = b""
+        self._wake()
+
+    def announce(self, frame: bytes) -> None:
+        if not self._frames:
+            self._notice = frame
+            self._wake()
+
+    def end(self, terminal: bytes | None, payload: Mapping[str, object]) -> None:
+        frames = self._framed([] if terminal is None else [terminal])
+        frames.append(events.end(self.sid, self.last + len(frames) + 1, payload))
+        size = _size(frames)
+        self.size += size
+        self._frames += frames
+        self._notice = b""
+        self.ended = True
+        self._logs.retain(self, size)
+        self._wake()
+
+    def drop(self) -> None:
+        """Let go of everything, also under a reader that stalled; it is told nothing is left when it wakes."""
+        self._frames = []
+
+    async def read(self, after: int) -> AsyncIterator[bytes]:
+        chunk = self._head
+        shown = b""
+        while True:
+            if self._notice is not shown:
+                shown = self._notice
+                chunk += shown
+            if after < self.last:
+                batch = self._batch(after)
+                after += len(batch)
+                chunk += b"".join(batch)
+            if chunk:
+                yield chunk
+                chunk = b""
+            elif self.ended:
+                return
+            else:
+                await self._change()
+
+    def _framed(self, lines: Sequence[bytes]) -> list[bytes]:
+        return [events.data(self.sid, seq, line) for seq, line in enumerate(lines, self.last + 1)]
+
+    def _batch(self, after: int) -> list[bytes]:
+        """The events that follow, as many as fit a chunk, and at least one."""
+        if after + 1 == self.last:
+            return self._frames[after:]
+        size = 0
+        for stop in range(after, self.last):
+            size += len(self._frames[stop])
+            if size >= CHUNK_BYTES:
+                break
+        return self._frames[after : stop + 1]
+
+    async def _change(self) -> None:
+        """Until something was appended or announced."""
+        # a future for each reader: a shared one would die for all with the first reader that is cancelled
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+
+def _size(frames: Sequence[bytes]) -> int:
+    return sum(map(len, frames)) + FRAME_OVERHEAD * len(frames)

@@ -1,0 +1,302 @@
+"""One generation's life: queued → loading → prompt → generating → ended.
+
+A generation reads Ollama and appends to its log. It never waits for a viewer, and no viewer feeds its limits.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+from gateway import events
+from gateway.admission import Admission, Ticket
+from gateway.errors import (
+    Cancelled,
+    FirstTokenTimeout,
+    GatewayError,
+    IdleTimeout,
+    InternalError,
+    LimitReached,
+    OllamaError,
+    TotalTimeout,
+    Truncated,
+)
+from gateway.logs import EventLog
+from gateway.ollama import Json, Ollama, error_text, parse_line
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 1.0
+"""How long a finished answer's connection may take to end, so that it can be used again."""
+
+
+class Kind(StrEnum):
+    CHAT = "chat"
+    GENERATE = "generate"
+    PULL = "pull"
+
+
+class Phase(StrEnum):
+    QUEUED = "queued"
+    LOADING = "loading"
+    PROMPT = "prompt"
+    GENERATING = "generating"
+    PULLING = "pulling"
+
+
+class Outcome(StrEnum):
+    COMPLETE = "complete"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Time limits of every generation, in seconds; 0 is none."""
+
+    first_token: float
+    idle: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What Ollama is to be asked: `body` is its request body, `model` is the body's own."""
+
+    kind: Kind
+    model: str
+    body: bytes
+
+
+class Generation:
+    """Runs one job into one log.
+
+    It ends exactly once: by Ollama's own last line, by an error, by `stop`, or when nobody watches: after
+    `resume_window` seconds, or before the first viewer, `attach_timeout` if that is longer.
+    `on_change` is called with it when it enters another phase, and once when it has ended.
+    """
+
+    def __init__(
+        self,
+        sid: str,
+        job: Job,
+        log: EventLog,
+        *,
+        ollama: Ollama,
+        limits: Limits,
+        resume_window: float,
+        on_change: Callable[["Generation"], None],
+    ) -> None:
+        self.sid = sid
+        self.job = job
+        self.log = log
+        self.phase = Phase.PULLING if job.kind is Kind.PULL else Phase.QUEUED
+        self.outcome: Outcome | None = None
+        self.error: GatewayError | None = None
+        self.last_line: Json = {}
+        self.viewers = 0
+        self._ollama = ollama
+        self._limits = limits
+        self._resume_window = resume_window
+        self._on_change = on_change
+        self._position = 0
+        self._loop = asyncio.get_running_loop()
+        self.created_at = self._loop.time()
+        self.asked_at = 0.0
+        self.first_token_at: float | None = None
+        self.ended_at = 0.0
+        self._read_at = 0.0
+        self._task: asyncio.Task[None]
+        self._timer: asyncio.TimerHandle | None = None  # the next time limit that can fire
+        self._unwatched: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether viewers still wait for a first token, so that status events are due."""
+        return self.outcome is None and self.phase in (Phase.QUEUED, Phase.LOADING, Phase.PROMPT)
+
+    def start(self, admission: Admission, attach_timeout: float) -> None:
+        """Take a place in the queue and run. A pull needs no slot: it keeps no model busy."""
+        ticket = None if self.job.kind is Kind.PULL else admission.enter(self._move)
+        self._unwatched = self._loop.call_later(max(attach_timeout, self._resume_window), self._abandon)
+        self._task = self._loop.create_task(self._run(ticket), name=f"generation {self.sid}")
+        # a callback, because a task that is cancelled before its first step never runs a `finally`
+        self._task.add_done_callback(lambda _: self._release(ticket))
+
+    def stop(self, error: GatewayError) -> None:
+        """End now, in whatever phase: `error` is the terminal message, the upstream connection is closed."""
+        self._fail(error)
+        self._task.cancel()
+
+    async def finished(self) -> None:
+        """Until the upstream connection and the slot are given back, which follows the end at once."""
+        await asyncio.wait([self._task])
+
+    def join(self) -> None:
+        """A viewer has come."""
+        self.viewers += 1
+        if self._unwatched is not None:
+            self._unwatched.cancel()
+            self._unwatched = None
+
+    def leave(self) -> None:
+        """A viewer has gone. With the last one the generation stops, unless it has a resume window."""
+        self.viewers -= 1
+        if self.viewers == 0 and self.outcome is None:
+            if self._resume_window:
+                self._unwatched = self._loop.call_later(self._resume_window, self._abandon)
+            else:
+                self._abandon()
+
+    def observe(self, loaded: bool) -> None:
+        """Learn whether Ollama has the model in memory: if not, it loads it, else it reads the prompt."""
+        phase = Phase.PROMPT if loaded else Phase.LOADING
+        if self.phase in (Phase.LOADING, Phase.PROMPT) and phase is not self.phase:
+            self._enter(phase)
+
+    def announce(self) -> None:
+        """Show viewers where it stands."""
+        if self.waiting:
+            status: dict[str, object] = {"phase": self.phase}
+            if self.phase is Phase.QUEUED:
+                status["position"] = self._position
+            status["elapsed_ms"] = self._since_creation(self._loop.time())
+            self.log.announce(events.sidecar("status", status))
+
+    async def _run(self, ticket: Ticket | None) -> None:
+        try:
+            if ticket is not None:
+                await ticket.admitted()
+            await self._relay()
+        except GatewayError as error:
+            self._fail(error)
+        except Exception:
+            logger.exception("stream %s failed", self.sid)
+            self._fail(InternalError("The gateway failed. Its log has the details."))
+
+    def _release(self, ticket: Ticket | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if ticket is not None:
+            ticket.release()
+
+    async def _relay(self) -> None:
+        self.asked_at = self._read_at = self._loop.time()
+        if self.phase is Phase.QUEUED:
+            self._enter(Phase.LOADING)
+        self._watch()
+        lines = self._ollama.lines(f"/api/{self.job.kind}", self.job.body)
+        async with aclosing(lines) as batches:
+            async for batch in batches:
+                self._read_at = self._loop.time()
+                if self.outcome is None:  # after the end, read on to the end of the body: it frees the connection
+                    self._take(batch)
+        if self.outcome is None:
+            raise Truncated("Ollama ended the answer without completing it.")
+
+    def _take(self, batch: Sequence[bytes]) -> None:
+        """Append what Ollama sent, up to the line that ends the answer."""
+        lines: list[bytes] = []
+        try:
+            for line in batch:
+                message = parse_line(line)
+                if "error" in message:
+                    raise OllamaError(error_text(message["error"]))
+                lines.append(line)
+                if message.get("done") is True or self._pulled(message):
+                    self.last_line = message
+                    break
+        finally:
+            if lines:
+                self._first_token()
+                self.log.append(lines)
+        if self.last_line:
+            self._end(Outcome.COMPLETE)
+
+    def _pulled(self, message: Json) -> bool:
+        return self.job.kind is Kind.PULL and message.get("status") == "success"
+
+    def _first_token(self) -> None:
+        if self.first_token_at is None:
+            self.first_token_at = self._read_at
+            if self.phase is not Phase.PULLING:
+                self._enter(Phase.GENERATING)
+            self._watch()
+
+    def _fail(self, error: GatewayError) -> None:
+        self._end(Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.ERROR, error)
+
+    def _end(self, outcome: Outcome, error: GatewayError | None = None) -> None:
+        """Write the end, once: whatever comes second has lost."""
+        if self.outcome is not None:
+            return
+        self.outcome, self.error = outcome, error
+        self.ended_at = self._loop.time()
+        terminal = None if error is None else orjson.dumps(error.payload(self.phase))
+        summary = {
+            "outcome": outcome,
+            "events": self.log.last + (terminal is not None),
+            "first_token_ms": self.first_token_at and self._since_creation(self.first_token_at),
+            "elapsed_ms": self._since_creation(self.ended_at),
+        }
+        self.log.end(terminal, summary)
+        if self._unwatched is not None:
+            self._unwatched.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(DRAIN_SECONDS, self._task.cancel)
+        self._on_change(self)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.announce()
+        self._on_change(self)
+
+    def _move(self, position: int) -> None:
+        self._position = position
+        self.announce()
+
+    def _abandon(self) -> None:
+        self.stop(Cancelled("The last viewer left."))
+
+    def _watch(self) -> None:
+        """Stop at the time limit that has passed, else look again when the next one can pass.
+
+        One timer that re-arms itself costs nothing per token, where one that each token restarts would.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        due, error = self._next_limit()
+        if due <= self._loop.time():
+            self.stop(error)
+        elif due != float("inf"):
+            self._timer = self._loop.call_at(due, self._watch)
+
+    def _next_limit(self) -> tuple[float, LimitReached]:
+        first_token, idle, total = self._limits.first_token, self._limits.idle, self._limits.total
+        limits: list[tuple[float, float, LimitReached]] = [
+            (
+                self.asked_at,
+                total,
+                TotalTimeout(f"The answer took longer than {total:g} s (GATEWAY_TOTAL_TIMEOUT)."),
+            )
+        ]
+        if self.phase is Phase.GENERATING:
+            message = f"Ollama sent nothing for {idle:g} s in the middle of the answer (GATEWAY_IDLE_TIMEOUT)."
+            limits.append((self._read_at, idle, IdleTimeout(message)))
+        elif self.phase is Phase.PULLING:
+            # Ollama is silent while it verifies a large download, as it is while it loads one
+            message = f"Ollama sent no progress for {first_token:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT)."
+            limits.append((self._read_at, first_token, IdleTimeout(message)))
+        else:
+            message = f"Ollama sent no token within {first_token:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT)."
+            limits.append((self.asked_at, first_token, FirstTokenTimeout(message)))
+        passing = [(since + limit, error) for since, limit, error in limits if limit]
+        return min(passing, key=lambda each: each[0], default=(float("inf"), limits[0][2]))
+
+    def _since_creation(self, moment: float) -> int:
+        return round((moment - self.created_at) * 1000)

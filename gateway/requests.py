@@ -1,0 +1,337 @@
+"""What a client may ask: query strings and JSON bodies, checked and turned into an `Ask`.
+
+Bodies are Ollama's own. They are checked for shape, so that a mistake gets an error that names the field, and
+then passed on as they came: unknown fields included.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qsl
+
+import orjson
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from gateway.errors import InvalidRequest
+from gateway.relay import Kind
+
+Json = dict[str, Any]
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_QUERY_FIELDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A valid request, before the operator's shaping.
+
+    `body` is Ollama's request body without `stream`; `model` may be missing in it. `resume_window` is in seconds.
+    """
+
+    kind: Kind
+    body: Json
+    preset: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    resume_window: float = 0
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    return value
+
+
+def _keep_alive(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError('must be seconds or a duration such as "5m"')
+    return value
+
+
+def _think(value: object) -> object:
+    if not isinstance(value, bool) and value not in ("low", "medium", "high", "max"):
+        raise ValueError('must be true, false, "low", "medium", "high" or "max"')
+    return value
+
+
+def _format(value: object) -> object:
+    if value not in ("", "json") and not isinstance(value, dict):
+        raise ValueError('must be "json" or a JSON schema')
+    return value
+
+
+def _stop(value: object) -> object:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError("must be a list of strings")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+KeepAlive = Annotated[Any, BeforeValidator(_keep_alive), WithJsonSchema({"type": ["number", "string"]})]
+Think = Annotated[
+    Any,
+    BeforeValidator(_think),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["low", "medium", "high", "max"]}]}),
+]
+Format = Annotated[Any, BeforeValidator(_format), WithJsonSchema({"anyOf": [{"const": "json"}, {"type": "object"}]})]
+Stop = Annotated[Any, BeforeValidator(_stop), WithJsonSchema({"type": "array", "items": {"type": "string"}})]
+
+
+class Passing(BaseModel):
+    """A part of Ollama's body: known fields are checked, unknown ones pass."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class Options(Passing):
+    """Ollama's model options. A wrong type is Ollama's 500, so it is told apart here."""
+
+    num_keep: Number | None = None
+    num_predict: Number | None = None
+    num_ctx: Number | None = None
+    num_batch: Number | None = None
+    num_gpu: Number | None = None
+    main_gpu: Number | None = None
+    num_thread: Number | None = None
+    seed: Number | None = None
+    top_k: Number | None = None
+    top_p: Number | None = None
+    min_p: Number | None = None
+    typical_p: Number | None = None
+    repeat_last_n: Number | None = None
+    temperature: Number | None = None
+    repeat_penalty: Number | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    stop: Stop | None = None
+    use_mmap: StrictBool | None = None
+
+
+class Body(Passing):
+    """What chat and generate share."""
+
+    model: StrictStr | None = None
+    format: Format | None = None
+    keep_alive: KeepAlive | None = None
+    options: Options | None = None
+    think: Think | None = None
+    truncate: StrictBool | None = None
+    shift: StrictBool | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: StrictInt | None = None
+
+
+class ToolFunction(Passing):
+    name: StrictStr
+    arguments: Json | None = None
+
+
+class ToolCall(Passing):
+    function: ToolFunction
+
+
+class Message(Passing):
+    """One turn of a conversation. `images` are base64."""
+
+    role: StrictStr
+    content: StrictStr | None = None
+    thinking: StrictStr | None = None
+    images: list[StrictStr] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_name: StrictStr | None = None
+    tool_call_id: StrictStr | None = None
+
+
+class ChatBody(Body):
+    """Ollama's body of `POST /api/chat`. Without messages it loads the model."""
+
+    messages: list[Message] | None = None
+    tools: list[Json] | None = None
+
+
+class GenerateBody(Body):
+    """Ollama's body of `POST /api/generate`. Without a prompt it loads the model."""
+
+    prompt: StrictStr | None = None
+    suffix: StrictStr | None = None
+    system: StrictStr | None = None
+    template: StrictStr | None = None
+    context: list[StrictInt] | None = None
+    raw: StrictBool | None = None
+    images: list[StrictStr] | None = None
+
+
+class PullBody(Passing):
+    """Ollama's body of `POST /api/pull`."""
+
+    model: StrictStr
+
+
+class StreamRequest(BaseModel):
+    """The body of `POST /api/streams`: one of `chat`, `generate` and `pull`, and the gateway's own options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chat: ChatBody | None = None
+    generate: GenerateBody | None = None
+    pull: PullBody | None = None
+    preset: StrictStr | None = None
+    variables: dict[str, StrictStr] | None = None
+    resume_window: StrictInt | StrictFloat | None = None
+
+
+BODIES: dict[Kind, type[Passing]] = {
+    Kind.CHAT: ChatBody,
+    Kind.GENERATE: GenerateBody,
+    Kind.PULL: PullBody,
+}
+
+GATEWAY_OPTIONS = ("preset", "resume_window", "last_event_id")
+BODY_OPTIONS = ("model", "prompt", "system", "think", "format", "keep_alive")
+
+
+def parse_query(query: bytes) -> dict[str, str]:
+    """A query string's fields. Raises `InvalidRequest` for bytes that are not UTF-8 and for a field given twice."""
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+    except UnicodeDecodeError:
+        raise InvalidRequest("The query is not valid UTF-8.") from None
+    except ValueError:
+        raise InvalidRequest(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(f"{_shown(twice)}: is given more than once.")
+    return fields
+
+
+def ask_by_query(kind: Literal[Kind.CHAT, Kind.GENERATE], fields: Mapping[str, str]) -> Ask:
+    """The one-shot GET: a prompt and options, for `EventSource`, which can send nothing else."""
+    preset, variables, resume_window, rest = _gateway_options(fields)
+    options = {name.removeprefix("options."): value for name, value in rest.items() if name.startswith("options.")}
+    unknown = [name for name in rest if name not in BODY_OPTIONS and not name.startswith("options.")]
+    if unknown:
+        raise InvalidRequest(
+            f"{_shown(unknown[0])}: is not a query parameter. Known are {', '.join(BODY_OPTIONS)}, options.NAME, "
+            f"variables.NAME, {', '.join(GATEWAY_OPTIONS)}."
+        )
+    prompt = rest.get("prompt", "")
+    if not prompt.strip():
+        raise InvalidRequest("prompt: is missing. Ask with ?prompt=…")
+    body: Json = {name: rest[name] for name in ("model",) if rest.get(name)}
+    if kind is Kind.CHAT:
+        body["messages"] = [{"role": "user", "content": prompt}]
+        if "system" in rest:
+            body["messages"].insert(0, {"role": "system", "content": rest["system"]})
+    else:
+        body["prompt"] = prompt
+        if "system" in rest:
+            body["system"] = rest["system"]
+    body |= {name: _value(rest[name]) for name in ("think", "format", "keep_alive") if name in rest}
+    if options:
+        body["options"] = {name: _option(name, value) for name, value in options.items()}
+    _check(BODIES[kind], body)
+    return Ask(kind, body, preset, variables, resume_window)
+
+
+def ask_by_body(kind: Literal[Kind.CHAT, Kind.GENERATE], fields: Mapping[str, str], body: bytes) -> Ask:
+    """The one-shot POST: Ollama's own body, with the gateway's options in the query."""
+    preset, variables, resume_window, rest = _gateway_options(fields)
+    if rest:
+        raise InvalidRequest(
+            f"{_shown(next(iter(rest)))}: is not a query parameter of a POST. Known are variables.NAME, "
+            f"{', '.join(GATEWAY_OPTIONS)}; the rest belongs into the body."
+        )
+    parsed = _object(body)
+    _check(BODIES[kind], parsed)
+    return Ask(kind, _without_stream(parsed), preset, variables, resume_window)
+
+
+def ask_for_stream(body: bytes) -> Ask:
+    """`POST /api/streams`."""
+    parsed = _object(body)
+    request = _check(StreamRequest, parsed)
+    kinds = [kind for kind in Kind if parsed.get(kind) is not None]
+    if len(kinds) != 1:
+        raise InvalidRequest("The body must have exactly one of chat, generate and pull.")
+    return Ask(
+        kinds[0],
+        _without_stream(parsed[kinds[0]]),
+        request.preset,
+        request.variables or {},
+        _window(request.resume_window or 0),
+    )
+
+
+def _gateway_options(fields: Mapping[str, str]) -> tuple[str | None, dict[str, str], float, dict[str, str]]:
+    """Preset, variables and resume window, and the fields that are left."""
+    rest = {name: value for name, value in fields.items() if name not in GATEWAY_OPTIONS}
+    variables = {
+        name.removeprefix("variables."): rest.pop(name) for name in list(rest) if name.startswith("variables.")
+    }
+    window = fields.get("resume_window", "0")
+    try:
+        seconds = float(window)
+    except ValueError:
+        raise InvalidRequest("resume_window: must be a number of seconds.") from None
+    return fields.get("preset"), variables, _window(seconds), rest
+
+
+def _window(seconds: float) -> float:
+    if not 0 <= seconds < float("inf"):
+        raise InvalidRequest("resume_window: must be a number of seconds, 0 or more.")
+    return seconds
+
+
+def _value(text: str) -> object:
+    """A query value that may be JSON (`true`, `5`, a schema), else it is the text itself."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _option(name: str, text: str) -> object:
+    value = _value(text)
+    if name == "stop" and not isinstance(value, list):
+        return [text]  # `options.stop=END` is what everybody writes
+    return value
+
+
+def _object(body: bytes) -> Json:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return value
+
+
+def _check(model: type[M], value: Json) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(f"{_shown(where)}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _without_stream(body: Json) -> Json:
+    return {name: value for name, value in body.items() if name != "stream"}
+
+
+def _shown(name: str) -> str:
+    """A client's own word in a message, at a bearable length."""
+    return name if len(name) <= 100 else name[:100] + "…"

@@ -1,0 +1,60 @@
+"""Errors as responses: the one place where an exception becomes a status and a body."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ExceptionHandler
+
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.events import CONTENT_TYPE
+from gateway.sse import error_response
+
+REAL_STATUSES = (401, 403)
+"""Statuses that stay what they are even for `EventSource`: who may not ask is told nothing more."""
+
+
+def error_json(error: GatewayError, headers: dict[str, str] | None = None) -> Response:
+    """An error as a real status with a JSON body."""
+    headers = dict(headers or {})
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return JSONResponse(error.payload(), status_code=error.status, headers=headers)
+
+
+async def _gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    wants_events = request.method == "GET" and CONTENT_TYPE in request.headers.get("accept", "")
+    if wants_events and error.status not in REAL_STATUSES:
+        return error_response(error)
+    return error_json(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: an unknown path, a method that is not allowed."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case 404:
+            return error_json(NotFound("There is nothing here."), headers)
+        case 405:
+            return error_json(MethodNotAllowed(f"Allowed here: {headers.get('Allow', '')}."), headers)
+        case status:
+            return error_json(InvalidRequest(error.detail, status=status), headers)
+
+
+async def _crash(request: Request, error: Exception) -> Response:
+    """A fault of ours. The traceback goes to the log, nothing of it to the client."""
+    return error_json(InternalError("The gateway failed. Its log has the details."))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left while it was still sending: nobody reads this, but it is not a crash."""
+    return Response(status_code=499)
+
+
+HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
+    GatewayError: _gateway_error,
+    HTTPException: _http_error,
+    ClientDisconnect: _gone,
+    Exception: _crash,
+}

@@ -1,0 +1,18 @@
+"""Is the process alive, can it serve."""
+
+from starlette.responses import JSONResponse
+
+from gateway.state import GatewayRequest
+
+
+async def healthz(request: GatewayRequest) -> JSONResponse:
+    """The process is alive. Never depends on Ollama."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: GatewayRequest) -> JSONResponse:
+    """Ollama answers and the gateway is not shutting down; else 503 and why."""
+    problem = await request.state["readiness"].problem()
+    if problem:
+        return JSONResponse({"status": "unavailable", "reason": problem}, status_code=503)
+    return JSONResponse({"status": "ok"})

@@ -1,0 +1,27 @@
+"""The bundled page and its files."""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+PACKAGE = Path(__file__).parent.parent
+STATIC = next(path for path in (PACKAGE / "static", PACKAGE.parent / "static") if path.is_dir())
+"""Beside the code in an installed wheel, at the top of a checkout."""
+
+REVALIDATE = {"Cache-Control": "no-cache"}
+"""Without this a browser may show yesterday's page after an upgrade."""
+
+
+class Files(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(REVALIDATE)
+        return response
+
+
+async def index(request: Request) -> FileResponse:
+    """The page."""
+    return FileResponse(STATIC / "index.html", headers=REVALIDATE)

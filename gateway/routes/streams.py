@@ -1,0 +1,98 @@
+"""Streams: the one-shot routes for `EventSource` and curl, and the stream as a resource."""
+
+from typing import Literal
+
+from starlette.responses import JSONResponse, Response
+
+from gateway.errors import InvalidRequest, NotFound
+from gateway.events import parse_event_id
+from gateway.relay import Generation, Job, Kind
+from gateway.requests import Ask, ask_by_body, ask_by_query, ask_for_stream, parse_query
+from gateway.sse import HEADERS, StreamResponse
+from gateway.state import GatewayRequest
+from gateway.streams import stream_url
+
+NO_CONTENT = 204
+"""What stops an `EventSource` for good."""
+
+
+async def chat(request: GatewayRequest) -> Response:
+    return await _one_shot(request, Kind.CHAT)
+
+
+async def generate(request: GatewayRequest) -> Response:
+    return await _one_shot(request, Kind.GENERATE)
+
+
+async def create(request: GatewayRequest) -> Response:
+    """Start a stream and tell where it is read and stopped."""
+    generation = await _start(request, ask_for_stream(await request.body()))
+    url = stream_url(generation.sid)
+    body = {"id": generation.sid, "url": url, "kind": generation.job.kind, "model": generation.job.model}
+    return JSONResponse(body, status_code=201, headers={"Location": url})
+
+
+async def read(request: GatewayRequest) -> Response:
+    """Read a stream from the start, or from after the event that the client has seen last."""
+    sid = request.path_params["sid"]
+    last_event_id = _last_event_id(request, parse_query(request.scope["query_string"]))
+    if last_event_id:
+        return _resume(request, last_event_id, sid)
+    log = request.state["streams"].log(sid)
+    if log is None:
+        raise NotFound("There is no such stream (any more).")
+    return _head() if request.method == "HEAD" else _stream(request, sid, 0)
+
+
+async def stop(request: GatewayRequest) -> Response:
+    """Stop a stream, in whatever phase it is. Stopping what does not run is fine."""
+    request.state["streams"].stop(request.path_params["sid"])
+    return Response(status_code=NO_CONTENT)
+
+
+async def _one_shot(request: GatewayRequest, kind: Literal[Kind.CHAT, Kind.GENERATE]) -> Response:
+    if request.method == "HEAD":
+        return _head()
+    fields = parse_query(request.scope["query_string"])
+    last_event_id = _last_event_id(request, fields)
+    if last_event_id:
+        return _resume(request, last_event_id)
+    ask = ask_by_query(kind, fields) if request.method == "GET" else ask_by_body(kind, fields, await request.body())
+    generation = await _start(request, ask)
+    return _stream(request, generation.sid, 0)
+
+
+async def _start(request: GatewayRequest, ask: Ask) -> Generation:
+    job: Job = await request.state["shaper"].shape(ask)
+    return request.state["streams"].start(job, ask.resume_window)
+
+
+def _last_event_id(request: GatewayRequest, fields: dict[str, str]) -> str:
+    """The header wins: `EventSource` keeps it current, while the query stays what the page wrote."""
+    return request.headers.get("last-event-id") or fields.get("last_event_id", "")
+
+
+def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None) -> Response:
+    """Go on after the event that a client has seen last; never start anything."""
+    seen = parse_event_id(last_event_id)
+    if seen is None or sid not in (None, seen.sid):
+        raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
+    log = request.state["streams"].log(seen.sid)
+    if log is None or (log.ended and seen.seq == log.last):
+        return Response(status_code=NO_CONTENT)
+    if seen.seq > log.last:
+        raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
+    return _head() if request.method == "HEAD" else _stream(request, seen.sid, seen.seq)
+
+
+def _stream(request: GatewayRequest, sid: str, after: int) -> Response:
+    streams = request.state["streams"]
+    log = streams.log(sid)
+    if log is None:
+        raise NotFound("There is no such stream (any more).")
+    return StreamResponse(streams, sid, log, after, request.state["ping_interval"])
+
+
+def _head() -> Response:
+    """The headers of a stream, which `HEAD` must not start."""
+    return Response(headers=HEADERS)

@@ -1,0 +1,220 @@
+"""All configuration: flags, `GATEWAY_*` environment variables, `.env` and `gateway.toml`, in that precedence.
+
+Imported only by `cli` and `app`; everything else is given plain values.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliImplicitFlag,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+PREFIX = "GATEWAY_"
+DEFAULT_CONFIG = "gateway.toml"
+NOT_SETTINGS = ("presets",)
+"""Tables of the configuration file that are read elsewhere."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class ConfigurationError(Exception):
+    """One readable line that names the setting at fault."""
+
+
+class Settings(BaseSettings):
+    """Every setting. A description is what `--help` and the reference show."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        cli_prog_name="ollama-sse-gateway",
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    ollama_url: str = Field("", description="Where Ollama is; else OLLAMA_HOST, else http://127.0.0.1:11434.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    config: str = Field(DEFAULT_CONFIG, description="Configuration file; the default may be missing.")
+    demo: CliImplicitFlag[bool] = Field(False, description="Serve the built-in simulator instead of Ollama.")
+
+    ping_interval: PositiveSeconds = Field(15, description="Seconds between keepalive comments.")
+    status_interval: PositiveSeconds = Field(2, description="Seconds between status events until the first token.")
+    connect_timeout: PositiveSeconds = Field(5, description="Seconds to connect to Ollama.")
+    first_token_timeout: Seconds = Field(
+        600, description="Seconds to the first token: covers the model's load and the prompt. 0 is no limit."
+    )
+    idle_timeout: Seconds = Field(120, description="Seconds between two tokens. 0 is no limit.")
+    total_timeout: Seconds = Field(0, description="Seconds for a whole generation. 0 is no limit.")
+
+    max_active: PositiveInt = Field(64, description="Generations at Ollama at once; others wait in the queue.")
+    max_queued: int = Field(256, ge=0, description="Requests that may wait; one more is `busy`.")
+    attach_timeout: PositiveSeconds = Field(
+        10, description="Seconds that a stream made by POST /api/streams waits for its first viewer."
+    )
+    max_resume_window: Seconds = Field(300, description="The longest `resume_window` a client may ask for, in seconds.")
+    retain_seconds: Seconds = Field(60, description="Seconds that an ended stream can still be read.")
+    max_body_bytes: PositiveInt = Field(20 * 2**20, description="The largest request body.")
+    max_line_bytes: PositiveInt = Field(16 * 2**20, description="The longest line accepted from Ollama.")
+    max_stream_bytes: PositiveInt = Field(32 * 2**20, description="The most that is kept of one stream.")
+    max_log_bytes: PositiveInt = Field(512 * 2**20, description="The most that is kept of all streams.")
+    drain_seconds: Seconds = Field(20, description="Seconds that running generations get to finish at shutdown.")
+
+    allow_pull: CliImplicitFlag[bool] = Field(False, description="Let clients pull models.")
+    default_model: str | None = Field(None, description="Model of a request that names none; else the first installed.")
+    cors_origins: Names = Field(
+        (),
+        description="Origins that may use the gateway beside itself and localhost; comma-separated, * is any.",
+    )
+
+    @field_validator("ollama_url", mode="before")
+    @classmethod
+    def _ollama_url(cls, value: object) -> object:
+        return ollama_url(value) if isinstance(value, str) and value else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for each in value.split(",") if (part := each.strip()))
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(f'"{origin}" is not an origin such as https://chat.example.com')
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, _ConfigFile(settings_cls)
+
+    @property
+    def upstream(self) -> str:
+        """Ollama's URL, without a trailing slash."""
+        return self.ollama_url or ollama_url(os.environ.get("OLLAMA_HOST", ""))
+
+    def summary(self) -> str:
+        """The settings that differ from their defaults, secrets masked, for one line at start."""
+        shown = {
+            name: _masked(value)
+            for name, field in type(self).model_fields.items()
+            if (value := getattr(self, name)) != field.default and name != "ollama_url"
+        }
+        return " ".join([f"ollama={_masked(self.upstream)}", *(f"{name}={value}" for name, value in shown.items())])
+
+
+class _ConfigFile(PydanticBaseSettingsSource):
+    """`gateway.toml`: the settings' names in lower case without their prefix, and tables that are read elsewhere."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise KeyError(field_name)  # values are given all at once, below
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config") or DEFAULT_CONFIG
+        values = read_config(str(path))
+        unknown = [name for name in values if name not in self.settings_cls.model_fields]
+        if unknown:
+            raise ConfigurationError(f'{path}: "{unknown[0]}" is not a setting.')
+        return values
+
+
+def read_config(path: str, tables: Sequence[str] = NOT_SETTINGS) -> dict[str, Any]:
+    """The settings in a configuration file, without `tables`. The default file may be missing.
+
+    Raises `ConfigurationError`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        if path == DEFAULT_CONFIG:
+            return {}
+        raise ConfigurationError(f"GATEWAY_CONFIG: there is no file {path}.") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}.") from None
+    return {name: value for name, value in values.items() if name not in tables}
+
+
+def load(arguments: Sequence[str] = ()) -> Settings:
+    """The settings as they are in force here. Raises `ConfigurationError`; `--help` exits."""
+    try:
+        return CliApp.run(Settings, list(arguments), cli_exit_on_error=False, cli_show_env_vars=True)
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"{str(error).removeprefix('error parsing CLI: ')} (--help lists the flags)."
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        message = first["msg"].removeprefix("Value error, ")
+        flag = name.replace("_", "-")
+        raise ConfigurationError(
+            f"{PREFIX}{name.upper()} (--{flag}): {message}, not {str(first['input'])[:100]!r}."
+        ) from None
+
+
+def ollama_url(address: str) -> str:
+    """An address as Ollama's own tools take it in OLLAMA_HOST, as a URL without a trailing slash.
+
+    Scheme and port may be missing; a bind address (0.0.0.0, ::) means loopback.
+    Source: envconfig.Host in Ollama.
+    """
+    text = address.strip().strip("\"'") or "127.0.0.1"
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    if scheme not in ("http", "https"):
+        raise ValueError("must be an http:// or https:// address")
+    if rest.count(":") > 1 and not rest.startswith("[") and "@" not in rest:
+        rest = f"[{rest}]"  # a bare IPv6 address
+    parts = urlsplit(f"{scheme}://{rest}")
+    default_port = {"http": 80, "https": 443}[scheme] if separator else 11434
+    try:
+        port = parts.port or default_port
+    except ValueError:
+        raise ValueError("has a port that is not a number from 1 to 65535") from None
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "")
+    if re.search(r"[^\w.:%-]", host):
+        raise ValueError("is not an address")
+    credentials, at, _ = parts.netloc.rpartition("@")
+    netloc = f"{credentials}{at}{f'[{host}]' if ':' in host else host}:{port}"
+    return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def unknown_variables() -> list[str]:
+    """Names in the environment that look like settings and are none: likely a slip of the pen."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def _masked(value: object) -> str:
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    return re.sub(r"(?<=://)[^/@]*@", "***@", text)

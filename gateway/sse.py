@@ -1,0 +1,54 @@
+"""A log cursor as an HTTP response, by sse-starlette's `EventSourceResponse`."""
+
+import orjson
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import AppStatus, EventSourceResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway import events
+from gateway.errors import GatewayError
+from gateway.logs import EventLog
+from gateway.streams import Streams
+
+HEADERS = {
+    "Content-Type": events.CONTENT_TYPE,
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+}
+
+_PING = ServerSentEvent(comment="ping", sep="\n")
+
+# At a shutdown streams end by their own terminal message when they are drained. Left on, this would cut them all
+# at the signal.
+AppStatus.enable_automatic_graceful_drain = False
+
+
+class StreamResponse(EventSourceResponse):
+    """Stream `sid` from after event `after`, with a ping comment every `ping_interval` seconds.
+
+    Its client counts as a viewer from the first to the last moment of the response.
+    """
+
+    def __init__(self, streams: Streams, sid: str, log: EventLog, after: int, ping_interval: float) -> None:
+        super().__init__(
+            log.read(after), headers=HEADERS, ping=ping_interval, ping_message_factory=lambda: _PING, sep="\n"
+        )
+        self._streams = streams
+        self._sid = sid
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # around the call and not in the generator: one that is cancelled before its first step runs no `finally`
+        with self._streams.watching(self._sid):
+            await super().__call__(scope, receive, send)
+
+
+def error_response(error: GatewayError) -> Response:
+    """An error before there is a stream, for `EventSource`, which can read no body but that of a 200.
+
+    Its events carry the id of a stream that is never held, so that a reconnect gets 204 and stops.
+    """
+    sid = events.new_sid()
+    summary = {"outcome": "error", "events": 1, "first_token_ms": None, "elapsed_ms": 0}
+    body = events.data(sid, 1, orjson.dumps(error.payload())) + events.end(sid, 2, summary)
+    return Response(body, headers=HEADERS)

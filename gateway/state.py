@@ -1,0 +1,24 @@
+"""What handlers find in `request.state`: the services of one gateway, made by the lifespan in `app`."""
+
+from typing import TypedDict
+
+from starlette.requests import Request
+
+from gateway.health import Readiness
+from gateway.models import Models
+from gateway.shaping import Shaper
+from gateway.streams import Streams
+
+
+class GatewayState(TypedDict):
+    """`ping_interval` is in seconds."""
+
+    streams: Streams
+    models: Models
+    shaper: Shaper
+    readiness: Readiness
+    ping_interval: float
+    allow_pull: bool
+
+
+GatewayRequest = Request[GatewayState]

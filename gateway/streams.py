@@ -1,0 +1,124 @@
+"""All streams of this process: starting, finding, watching and stopping them."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gateway import events
+from gateway.admission import Admission
+from gateway.errors import Cancelled, ShuttingDown
+from gateway.logs import EventLog, LogStore
+from gateway.ollama import Ollama
+from gateway.pulse import Pulse
+from gateway.relay import Generation, Job, Kind, Limits
+
+RETRY_MS = 1000
+
+
+class Streams:
+    """The registry of running generations and of the logs that hold what they, and ended ones, said.
+
+    `attach_timeout` and `max_resume_window` are in seconds. `on_change` is told of every phase and end.
+    """
+
+    def __init__(
+        self,
+        ollama: Ollama,
+        logs: LogStore,
+        admission: Admission,
+        pulse: Pulse,
+        *,
+        limits: Limits,
+        attach_timeout: float,
+        max_resume_window: float,
+        on_change: Callable[[Generation], None],
+    ) -> None:
+        self.draining = False
+        self._ollama = ollama
+        self._logs = logs
+        self._admission = admission
+        self._pulse = pulse
+        self._limits = limits
+        self._attach_timeout = attach_timeout
+        self._max_resume_window = max_resume_window
+        self._observer = on_change
+        self._running: dict[str, Generation] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, job: Job, resume_window: float = 0) -> Generation:
+        """Start a job, or join the pull of the same model that runs. Raises `Busy` or `ShuttingDown`."""
+        if self.draining:
+            raise ShuttingDown("The gateway is shutting down and takes no new requests.")
+        if job.kind is Kind.PULL:
+            for generation in self._running.values():
+                if generation.job == job:
+                    return generation
+        else:
+            self._admission.check()
+        sid = events.new_sid()
+        meta = {"v": 1, "id": sid, "url": stream_url(sid), "kind": job.kind, "model": job.model}
+        generation = Generation(
+            sid,
+            job,
+            self._logs.create(sid, events.retry(RETRY_MS) + events.sidecar("meta", meta)),
+            ollama=self._ollama,
+            limits=self._limits,
+            resume_window=min(resume_window, self._max_resume_window),
+            on_change=self._changed,
+        )
+        self._running[sid] = generation
+        self._idle.clear()
+        generation.start(self._admission, self._attach_timeout)
+        self._pulse.follow(generation)
+        return generation
+
+    def log(self, sid: str) -> EventLog | None:
+        """The log of a stream that runs, or ended a while ago; None when it is not held (any more)."""
+        return self._logs.get(sid)
+
+    def stop(self, sid: str) -> None:
+        """Stop a stream if it runs."""
+        if generation := self._running.get(sid):
+            generation.stop(Cancelled("Stopped on request."))
+
+    @contextmanager
+    def watching(self, sid: str) -> Iterator[None]:
+        """Count a viewer for as long as it is there."""
+        generation = self._running.get(sid)
+        if generation is None:
+            yield
+            return
+        generation.join()
+        try:
+            yield
+        finally:
+            generation.leave()
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, let what runs finish for up to `seconds`, then end the rest with `shutting_down`."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            running = list(self._running.values())
+            for generation in running:
+                generation.stop(ShuttingDown("The gateway is shutting down."))
+            await asyncio.gather(*(generation.finished() for generation in running))
+
+    def _changed(self, generation: Generation) -> None:
+        self._pulse.follow(generation)
+        if generation.outcome is not None:
+            del self._running[generation.sid]
+            if not self._running:
+                self._idle.set()
+        self._observer(generation)
+
+
+def stream_url(sid: str) -> str:
+    """Where a stream is read and stopped, relative to the gateway's origin."""
+    return f"/api/streams/{sid}"
