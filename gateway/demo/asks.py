@@ -72,9 +72,7 @@ def parse(body: bytes, struct: str, fields: Fields) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         value = _lenient(body.decode(errors="replace"))
     if not isinstance(value, dict):
-        raise RefusedError(
-            400, f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go value of type api.{struct}"
-        )
+        raise RefusedError(400, f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go value of type api.{struct}")
     _check(struct, value, fields)
     return value
 
@@ -89,9 +87,7 @@ def _lenient(text: str) -> Any:
             raise RefusedError(400, "unexpected EOF") from None
         where = _GO_SYNTAX.get(error.msg, "looking for beginning of value")
         raise RefusedError(400, f"invalid character '{rest[0]}' {where}") from None
-    clean = (
-        json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
+    clean = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return json.loads(clean)
 
 
@@ -180,22 +176,20 @@ class Ask:
                     isinstance(self.options[name], bool) and kind != "boolean"
                 ):
                     raise RefusedError(500, f'option "{name}" must be of type {kind}')
+        if not all(isinstance(stop, str) for stop in self.options.get("stop") or []):
+            raise RefusedError(500, 'option "stop" must be of an array of strings')
 
     def check_format(self) -> None:
         if self.format in (None, "", "json") or isinstance(self.format, dict):
             return
         raw = json.dumps(orjson.dumps(self.format).decode(), ensure_ascii=False)
         late = self.kind == "chat" and self.stream
-        raise RefusedError(
-            500, f'invalid format: {raw}; expected "json" or a valid JSON Schema object', late=late
-        )
+        raise RefusedError(500, f'invalid format: {raw}; expected "json" or a valid JSON Schema object', late=late)
 
 
 def _check_message(message: Any) -> None:
     if not isinstance(message, dict):
-        raise RefusedError(
-            400, f"json: cannot unmarshal {_GO_KINDS[type(message)]} into Go value of type api.Message"
-        )
+        raise RefusedError(400, f"json: cannot unmarshal {_GO_KINDS[type(message)]} into Go value of type api.Message")
     _check("Alias", message, _MESSAGE)
     for image in message.get("images") or []:
         try:
@@ -211,9 +205,7 @@ def _think(value: Any) -> bool | str | None:
         raise RefusedError(
             400, f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)'
         )
-    raise RefusedError(
-        400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'
-    )
+    raise RefusedError(400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
 
 
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -228,9 +220,7 @@ def _duration(value: Any) -> int | None:
         match = re.fullmatch(rf"([+-]?)((?:{number}(?:ns|us|µs|ms|s|m|h))+|0)", value)
         if not match:
             missing_unit = re.fullmatch(rf"[+-]?{number}", value)
-            raise RefusedError(
-                400, f'time: {"missing unit in" if missing_unit else "invalid"} duration "{value}"'
-            )
+            raise RefusedError(400, f'time: {"missing unit in" if missing_unit else "invalid"} duration "{value}"')
         parts = re.findall(rf"({number})(ns|us|µs|ms|s|m|h)", match[2])
         ns = sum(float(count) * _UNITS[unit] for count, unit in parts) * (-1 if match[1] == "-" else 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic, perf_counter_ns
 from typing import Any
 from zlib import crc32
@@ -21,10 +21,11 @@ class Generation:
     With `stream:false` the same calls build the single answer.
     """
 
-    def __init__(self, ask: Ask, exchange: Exchange, token_rate: float) -> None:
+    def __init__(self, ask: Ask, exchange: Exchange, token_rate: float, on_first_token: Callable[[], None]) -> None:
         self.ask, self.exchange = ask, exchange
         self.rate = token_rate
         """Tokens a second; 0 is as fast as possible."""
+        self._on_first_token = on_first_token
         self.load_ns = self.prompt_ns = 0
         self._born_ns = perf_counter_ns()
         self._first_token_at = 0.0
@@ -34,6 +35,10 @@ class Generation:
         self._head = b'{"model":%b,"created_at":"' % quote(ask.model)
         self._open = b'","message":{"role":"assistant","content":' if chat else b'","response":'
         self._close = b"}," if chat else b","
+
+    @property
+    def age_ns(self) -> int:
+        return perf_counter_ns() - self._born_ns
 
     async def think(self, pieces: Iterable[str]) -> None:
         for piece in pieces:
@@ -51,9 +56,14 @@ class Generation:
             else:
                 self._text += piece
 
+    async def ponder(self, pieces: Iterable[str]) -> None:
+        """Tokens that the server keeps, because it has to parse them: nothing is sent."""
+        for piece in pieces:
+            await self._pace(piece)
+
     async def silent_token(self) -> None:
         """A token that the server swallows: a line without text."""
-        self._tokens.append("")
+        await self._pace("")
         if self.ask.stream:
             await self.exchange.write(self.line())
 
@@ -101,8 +111,10 @@ class Generation:
 
     async def _pace(self, token: str) -> None:
         """Until this token is due, counted from the first one so that the pace does not drift."""
-        self._first_token_at = self._first_token_at or monotonic()
         count = len(self._tokens)
+        if not count:
+            self._first_token_at = monotonic()
+            self._on_first_token()
         if self.rate:
             due = self._first_token_at + count / self.rate
             await asyncio.sleep(max(0, due - monotonic()))
@@ -127,7 +139,7 @@ class Generation:
         """Durations are nanoseconds; what is zero is absent."""
         prompt = [token for text in self.ask.texts() for token in tokens(text)]
         counters = {
-            "total_duration": perf_counter_ns() - self._born_ns,
+            "total_duration": self.age_ns,
             "load_duration": self.load_ns,
             "prompt_eval_count": len(prompt) + len(self.ask.context),
             "prompt_eval_duration": self.prompt_ns,

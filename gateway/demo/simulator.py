@@ -3,8 +3,8 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from time import perf_counter_ns
 from typing import Literal
 
 from starlette.applications import Starlette
@@ -14,11 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gateway.demo import answers
+from gateway.demo import faults
 from gateway.demo.asks import Ask, Kind, parse
+from gateway.demo.faults import Fault
 from gateway.demo.generation import Generation
 from gateway.demo.models import INSTALLED, Model, Scheduler, full_name
-from gateway.demo.wire import Door, Endpoint, Exchange, RefusedError
+from gateway.demo.pulls import Pulls
+from gateway.demo.script import Script
+from gateway.demo.wire import BARE_JSON, Door, Endpoint, Exchange, RefusedError, dumps, forever
 
 VERSION = "0.33.0-demo"
 REMEMBERED = 4096
@@ -60,13 +63,15 @@ class Simulator:
         pull_seconds: float = 6.0,
     ) -> None:
         self.token_rate, self.load_seconds, self.prompt_seconds = token_rate, load_seconds, prompt_seconds
-        self.pull_seconds, self.keep_alive_ns = pull_seconds, int(keep_alive_seconds * 1e9)
-        self.list_faults = list_faults
+        self.keep_alive_ns = int(keep_alive_seconds * 1e9)
         self.models = {model.name: model for model in INSTALLED}
+        if list_faults:
+            self.models |= {name: faults.model(name) for name in map(faults.PREFIX.__add__, faults.FAULTS)}
         self.requests: deque[Request] = deque(maxlen=REMEMBERED)
         self.states: Counter[State] = Counter()
         """How many requests are in each state, all since the start included."""
         self._scheduler = Scheduler(parallel, max_queue)
+        self._pulls = Pulls(self.models, pull_seconds)
         self._changed = asyncio.Event()
         self.app: ASGIApp = Door(self._starlette())
 
@@ -94,6 +99,7 @@ class Simulator:
                 route("/api/delete", self._delete, "DELETE"),
                 route("/api/chat", self._tracked(self._chat), "POST"),
                 route("/api/generate", self._tracked(self._generate), "POST"),
+                route("/api/pull", self._tracked(self._pull), "POST"),
                 route("/simulator", self._counts, "GET"),
             ],
             exception_handlers={404: _not_found, 405: _method_not_allowed},
@@ -117,7 +123,7 @@ class Simulator:
 
     async def _delete(self, exchange: Exchange) -> None:
         model = self._named(exchange)
-        del self.models[model.name]
+        self.models.pop(model.name, None)
         self._scheduler.drop(model.name)
         await exchange.reply()
 
@@ -130,9 +136,13 @@ class Simulator:
         if not wanted:
             raise RefusedError(400, "model is required")
         name = full_name(wanted)
-        if name is None or name not in self.models:
+        model = self._find(name) if name else None
+        if model is None:
             raise RefusedError(404, f"model '{name or wanted}' not found")
-        return self.models[name]
+        return model
+
+    def _find(self, name: str) -> Model | None:
+        return self.models.get(name) or (faults.model(name) if faults.find(name) else None)
 
     def _tracked(
         self, handler: Callable[[Exchange, Request], Awaitable[None]]
@@ -147,11 +157,12 @@ class Simulator:
             try:
                 await handler(exchange, request)
             except asyncio.CancelledError:
-                self._enter(request, "cancelled")
+                self._enter(request, "done" if exchange.hung_up else "cancelled")
                 raise
-            finally:
-                if request.state != "cancelled":
-                    self._enter(request, "done")
+            except BaseException:
+                self._enter(request, "done")
+                raise
+            self._enter(request, "done")
 
         return tracked
 
@@ -173,22 +184,26 @@ class Simulator:
 
     async def _serve(self, kind: Kind, exchange: Exchange, request: Request) -> None:
         ask = Ask.parse(kind, exchange.body)
-        model = self.models.get(ask.full_name())
+        model = self._find(ask.full_name())
         if model is None:
             raise RefusedError(404, f"model '{ask.model}' not found")
-        generation = Generation(ask, exchange, self.token_rate)
+        generation = Generation(ask, exchange, self.token_rate, lambda: self._enter(request, "generating"))
         if not ask.messages and ask.keep_alive_ns == 0:
             self._scheduler.unload(model.name)
             await generation.single("unload")
             return
         ask.check_against(model)
-        keep_alive_ns = self.keep_alive_ns if ask.keep_alive_ns is None else ask.keep_alive_ns
-        context_length = min(int(ask.options.get("num_ctx") or 4096), model.context_length)
-        begin = perf_counter_ns()
+        fault = faults.find(model.name)
+        await self._fail(fault, "arrival", generation)
         async with self._scheduler.use(
-            model, keep_alive_ns, context_length, self.load_seconds, lambda: self._enter(request, "loading")
+            model,
+            self.keep_alive_ns if ask.keep_alive_ns is None else ask.keep_alive_ns,
+            min(int(ask.options.get("num_ctx") or 4096), model.context_length),
+            (fault and fault.load_seconds) or self.load_seconds,
+            lambda: self._enter(request, "loading"),
         ) as runner:
-            generation.load_ns = perf_counter_ns() - begin
+            generation.load_ns = generation.age_ns
+            await self._fail(fault, "load", generation)
             if not ask.messages:
                 await generation.single("load")
                 return
@@ -196,17 +211,46 @@ class Simulator:
             self._enter(request, "waiting")
             async with runner.slots:
                 self._enter(request, "prompt")
-                begin = perf_counter_ns()
+                begin = generation.age_ns
                 await asyncio.sleep(self.prompt_seconds)
-                generation.prompt_ns = perf_counter_ns() - begin
-                self._enter(request, "generating")
-                await self._answer(model, generation)
+                generation.prompt_ns = generation.age_ns - begin
+                if fault:
+                    await self._fail(fault, "prompt", generation)
+                else:
+                    seed = int(ask.options.get("seed") or len(self.requests))
+                    await Script.write(ask, model, seed).perform(generation, native=model.native)
 
-    async def _answer(self, model: Model, generation: Generation) -> None:
-        ask = generation.ask
-        prompt = ask.texts()[-1]
-        await generation.say(answers.tokens(answers.answer(prompt, len(self.requests))))
-        await generation.done()
+    async def _fail(self, fault: Fault | None, when: str, generation: Generation) -> None:
+        if fault and fault.when == when:
+            if fault.kills_runner:
+                self._scheduler.drop(generation.ask.full_name())
+            await fault.act(generation, fault.n)
+
+    async def _pull(self, exchange: Exchange, request: Request) -> None:
+        fields = {"model": (str, "string"), "name": (str, "string"), "stream": (bool, "bool")}
+        value = parse(exchange.body, "PullRequest", fields)
+        name = full_name(value.get("model") or value.get("name") or "")
+        if name is None:
+            raise RefusedError(400, "invalid model name")
+        self._enter(request, "generating")
+        streams, line = value.get("stream") is not False, {}
+        async with aclosing(self._pulls.lines(name)) as lines:
+            async for line in lines:
+                if streams:
+                    await exchange.write(dumps(line) + b"\n")
+                if "completed" not in line:
+                    continue
+                match name:  # once bytes have arrived
+                    case "fault:stall":
+                        await forever()
+                    case "fault:bare-eof":
+                        await exchange.hang_up()
+                    case "fault:truncate":
+                        break
+        if streams:
+            await exchange.end()
+        else:
+            await exchange.json(line, 500 if "error" in line else 200, BARE_JSON)
 
 
 async def _not_found(_: HTTPRequest, __: Exception) -> Response:

@@ -57,6 +57,10 @@ def timestamp(ns: int | None = None) -> str:
     return f"{_second(seconds)}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
 class RefusedError(Exception):
     """An error that Ollama answers instead of the answer.
 
@@ -76,7 +80,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.headers = Headers(scope=scope)
         self.body = body
-        self.started = False
+        self.started = self.hung_up = False
         self._scope, self._send = scope, send
 
     async def reply(
@@ -87,9 +91,7 @@ class Exchange:
         await self._start(status, content_type, length)
         await self._send({"type": "http.response.body", "body": body})
 
-    async def json(
-        self, value: Any, status: int = 200, content_type: str = JSON, *, chunked: bool = False
-    ) -> None:
+    async def json(self, value: Any, status: int = 200, content_type: str = JSON, *, chunked: bool = False) -> None:
         await self.reply(dumps(value), content_type, status, chunked=chunked)
 
     async def refuse(self, error: RefusedError) -> None:
@@ -107,14 +109,16 @@ class Exchange:
             await self._start(200, NDJSON, 0)
         await self._send({"type": "http.response.body"})
 
-    def hang_up(self) -> None:
+    async def hang_up(self) -> None:
         """Close the connection as it stands: bare EOF, no terminating chunk, perhaps not even a response.
 
         ASGI has no message for this, and an app that just returns makes uvicorn log an error. Uvicorn's
         `send` is a method of the object that owns the connection, so the transport is closed there; to
         uvicorn it looks like a client that left.
         """
+        self.hung_up = True
         self._scope["demo.send"].__self__.transport.close()
+        await forever()  # until uvicorn has noticed, and this is cancelled
 
     async def _start(self, status: int, content_type: str | None, length: int | None) -> None:
         self.started = True
@@ -182,9 +186,7 @@ class Door:
 
         async def send_with_cors(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"]).update(
-                    {"access-control-allow-origin": origin, "vary": "Origin"}
-                )
+                MutableHeaders(raw=message["headers"]).update({"access-control-allow-origin": origin, "vary": "Origin"})
             await send(message)
 
         await self.app({**scope, "demo.send": send}, receive, send_with_cors if origin else send)
