@@ -10,16 +10,18 @@ from starlette.routing import Mount, Route
 
 from gateway.admission import Admission
 from gateway.health import Readiness
+from gateway.hooks import Hook, HookError, HookRunner, find_hook
 from gateway.logs.memory import MemoryLogs
 from gateway.models import Models
 from gateway.ollama import Ollama
+from gateway.presets import Preset, PresetError, parse_presets
 from gateway.pulse import Pulse
 from gateway.relay import Generation, Limits
 from gateway.responses import HANDLERS
-from gateway.routes import health, models, page, streams
+from gateway.routes import health, models, page, presets, streams
 from gateway.security import LOCALHOST_ORIGIN, Guard
-from gateway.settings import Settings
-from gateway.shaping import Shaper
+from gateway.settings import PRESETS, ConfigurationError, Settings, read_config
+from gateway.shaping import Rules, Shaper
 from gateway.state import GatewayState
 from gateway.streams import Streams
 
@@ -36,6 +38,8 @@ ROUTES = [
     Route("/api/streams/{sid}", streams.read, methods=["GET"]),
     Route("/api/streams/{sid}", streams.stop, methods=["DELETE"]),
     Route("/api/models", models.models),
+    Route("/api/presets", presets.presets),
+    Route("/api/preview", presets.preview, methods=["POST"]),
     Route("/healthz", health.healthz),
     Route("/readyz", health.readyz),
     Route("/", page.index),
@@ -44,7 +48,12 @@ ROUTES = [
 
 
 def create_app(settings: Settings) -> Starlette:
-    """A gateway, ready to be served. Its streams end when the server calls `Streams.drain`."""
+    """A gateway, ready to be served. Its streams end when the server calls `Streams.drain`.
+
+    Raises `ConfigurationError` for presets or a hook that cannot be used.
+    """
+    _read_presets(settings)
+    hook = _hook(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[GatewayState]:
@@ -59,19 +68,22 @@ def create_app(settings: Settings) -> Starlette:
             max_log_bytes=settings.max_log_bytes,
             retain_seconds=settings.retain_seconds,
         )
+        runner = HookRunner(hook, settings.hook_timeout) if hook else None
         async with ollama:
             streams = _streams(settings, ollama, logs)
             models = Models(ollama)
             yield {
                 "streams": streams,
                 "models": models,
-                "shaper": Shaper(models, default_model=settings.default_model),
+                "shaper": Shaper(_rules(settings), models, lambda: _read_presets(settings), runner),
                 "readiness": Readiness(ollama, streams),
                 "ping_interval": settings.ping_interval,
-                "allow_pull": settings.allow_pull,
+                "allow_preview": settings.allow_preview,
             }
             await streams.drain(0)
         logs.close()
+        if runner is not None:
+            runner.close()
 
     return Starlette(
         routes=ROUTES,
@@ -103,6 +115,34 @@ def _streams(settings: Settings, ollama: Ollama, logs: MemoryLogs) -> Streams:
         max_resume_window=settings.max_resume_window,
         on_change=_ignore,
     )
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        default_model=settings.default_model,
+        default_preset=settings.default_preset,
+        presets_only=settings.presets_only,
+        allow_pull=settings.allow_pull,
+        truncate=settings.truncate,
+        hook_headers=tuple(name.lower() for name in settings.hook_headers),
+    )
+
+
+def _read_presets(settings: Settings) -> dict[str, Preset]:
+    try:
+        presets = parse_presets(read_config(settings.config).get(PRESETS, {}))
+    except PresetError as error:
+        raise ConfigurationError(f"{settings.config}: {error}") from None
+    if settings.default_preset not in (None, *presets):
+        raise ConfigurationError(f'GATEWAY_DEFAULT_PRESET: there is no preset "{settings.default_preset}".')
+    return presets
+
+
+def _hook(settings: Settings) -> Hook | None:
+    try:
+        return find_hook(settings.hook) if settings.hook else None
+    except HookError as error:
+        raise ConfigurationError(f"GATEWAY_HOOK: {settings.hook}: {error}.") from error
 
 
 def _ignore(generation: Generation) -> None:

@@ -35,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"GATEWAY_HOST, GATEWAY_PORT: cannot listen on {settings.host}:{settings.port}: {error}.")
     for name in unknown_variables():
         logger.warning("%s is set but is not a setting.", name)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, sock))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, sock))
+    except ConfigurationError as error:
+        return _refuse(str(error))
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> int:

@@ -14,7 +14,7 @@ GatewayError
     └── ConnectTimeout  FirstTokenTimeout  IdleTimeout  TotalTimeout
 """
 
-from typing import ClassVar, TypedDict
+from typing import TypedDict
 
 
 class ErrorPayload(TypedDict):
@@ -32,7 +32,7 @@ class GatewayError(Exception):
     `status` overrides the class's own (an `ollama_error` keeps Ollama's status); `retry_after` is in seconds.
     """
 
-    code: ClassVar[str]
+    code: str
     status: int = 500
     retryable: bool = False
     retry_after: int | None = None

@@ -76,7 +76,7 @@ def _stop(value: object) -> object:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 KeepAlive = Annotated[Any, BeforeValidator(_keep_alive), WithJsonSchema({"type": ["number", "string"]})]
 Think = Annotated[
     Any,
@@ -241,7 +241,7 @@ def ask_by_query(kind: Literal[Kind.CHAT, Kind.GENERATE], fields: Mapping[str, s
     body |= {name: _value(rest[name]) for name in ("think", "format", "keep_alive") if name in rest}
     if options:
         body["options"] = {name: _option(name, value) for name, value in options.items()}
-    _check(BODIES[kind], body)
+    check_body(kind, body)
     return Ask(kind, body, preset, variables, resume_window)
 
 
@@ -254,7 +254,7 @@ def ask_by_body(kind: Literal[Kind.CHAT, Kind.GENERATE], fields: Mapping[str, st
             f"{', '.join(GATEWAY_OPTIONS)}; the rest belongs into the body."
         )
     parsed = _object(body)
-    _check(BODIES[kind], parsed)
+    check_body(kind, parsed)
     return Ask(kind, _without_stream(parsed), preset, variables, resume_window)
 
 
@@ -268,10 +268,15 @@ def ask_for_stream(body: bytes) -> Ask:
     return Ask(
         kinds[0],
         _without_stream(parsed[kinds[0]]),
-        request.preset,
+        request.preset or None,
         request.variables or {},
         _window(request.resume_window or 0),
     )
+
+
+def check_body(kind: Kind, body: object) -> None:
+    """Raise `InvalidRequest`, naming the field, when this is not a body that Ollama would understand."""
+    _check(BODIES[kind], body)
 
 
 def _gateway_options(fields: Mapping[str, str]) -> tuple[str | None, dict[str, str], float, dict[str, str]]:
@@ -285,7 +290,7 @@ def _gateway_options(fields: Mapping[str, str]) -> tuple[str | None, dict[str, s
         seconds = float(window)
     except ValueError:
         raise InvalidRequest("resume_window: must be a number of seconds.") from None
-    return fields.get("preset"), variables, _window(seconds), rest
+    return fields.get("preset") or None, variables, _window(seconds), rest
 
 
 def _window(seconds: float) -> float:
@@ -319,7 +324,7 @@ def _object(body: bytes) -> Json:
     return value
 
 
-def _check(model: type[M], value: Json) -> M:
+def _check(model: type[M], value: object) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """uvicorn, with the gateway's way of listening and of stopping."""
 
 import asyncio
+import signal
 import socket
 from types import FrameType
 
@@ -28,6 +29,10 @@ class Server(uvicorn.Server):
         """The first signal drains, the second ends at once. Neither is raised again: a stop is a success."""
         self._at_once = self.should_exit
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.lifespan.state["shaper"].reload)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         streams = self.lifespan.state["streams"]

@@ -24,8 +24,8 @@ from pydantic_settings import (
 
 PREFIX = "GATEWAY_"
 DEFAULT_CONFIG = "gateway.toml"
-NOT_SETTINGS = ("presets",)
-"""Tables of the configuration file that are read elsewhere."""
+PRESETS = "presets"
+"""The one table of the configuration file that holds no settings."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
@@ -80,6 +80,17 @@ class Settings(BaseSettings):
 
     allow_pull: CliImplicitFlag[bool] = Field(False, description="Let clients pull models.")
     default_model: str | None = Field(None, description="Model of a request that names none; else the first installed.")
+    default_preset: str | None = Field(None, description="Preset of a request that names none.")
+    presets_only: CliImplicitFlag[bool] = Field(False, description="Refuse requests without a preset.")
+    truncate: CliImplicitFlag[bool] = Field(
+        True, description="Let Ollama drop the beginning of a conversation too long for the model; else it is an error."
+    )
+    hook: str | None = Field(None, description="package.module:function that shapes every request.")
+    hook_timeout: PositiveSeconds = Field(5, description="Seconds that the hook may take.")
+    hook_headers: Names = Field((), description="Request headers that the hook may see; comma-separated.")
+    allow_preview: CliImplicitFlag[bool] = Field(
+        False, description="Serve POST /api/preview, which shows what Ollama would be sent, system prompts included."
+    )
     cors_origins: Names = Field(
         (),
         description="Origins that may use the gateway beside itself and localhost; comma-separated, * is any.",
@@ -90,7 +101,7 @@ class Settings(BaseSettings):
     def _ollama_url(cls, value: object) -> object:
         return ollama_url(value) if isinstance(value, str) and value else value
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "hook_headers", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
@@ -140,27 +151,24 @@ class _ConfigFile(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = self.current_state.get("config") or DEFAULT_CONFIG
         values = read_config(str(path))
+        values.pop(PRESETS, None)
         unknown = [name for name in values if name not in self.settings_cls.model_fields]
         if unknown:
             raise ConfigurationError(f'{path}: "{unknown[0]}" is not a setting.')
         return values
 
 
-def read_config(path: str, tables: Sequence[str] = NOT_SETTINGS) -> dict[str, Any]:
-    """The settings in a configuration file, without `tables`. The default file may be missing.
-
-    Raises `ConfigurationError`.
-    """
+def read_config(path: str) -> dict[str, Any]:
+    """What a configuration file says; the default one may be missing. Raises `ConfigurationError`."""
     try:
         with Path(path).open("rb") as file:
-            values = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         if path == DEFAULT_CONFIG:
             return {}
         raise ConfigurationError(f"GATEWAY_CONFIG: there is no file {path}.") from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}.") from None
-    return {name: value for name, value in values.items() if name not in tables}
 
 
 def load(arguments: Sequence[str] = ()) -> Settings:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from gateway.health import Readiness
 from gateway.models import Models
-from gateway.shaping import Shaper
+from gateway.shaping import Client, Shaper
 from gateway.streams import Streams
 
 
@@ -18,7 +18,13 @@ class GatewayState(TypedDict):
     shaper: Shaper
     readiness: Readiness
     ping_interval: float
-    allow_pull: bool
+    allow_preview: bool
 
 
 GatewayRequest = Request[GatewayState]
+
+
+def client(request: GatewayRequest) -> Client:
+    """Who asks."""
+    address = request.client.host if request.client else ""
+    return Client(address, dict(request.headers))

@@ -8,10 +8,11 @@ from gateway.state import GatewayRequest
 async def models(request: GatewayRequest) -> JSONResponse:
     """The installed models, which one is the default, and whether more may be pulled."""
     state = request.state
+    rules = state["shaper"].rules
     return JSONResponse(
         {
             "models": await state["models"].all(),
-            "default": state["shaper"].default_model,
-            "allow_pull": state["allow_pull"],
+            "default": rules.default_model,
+            "allow_pull": rules.allow_pull,
         }
     )

@@ -6,10 +6,10 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.events import parse_event_id
-from gateway.relay import Generation, Job, Kind
+from gateway.relay import Generation, Kind
 from gateway.requests import Ask, ask_by_body, ask_by_query, ask_for_stream, parse_query
 from gateway.sse import HEADERS, StreamResponse
-from gateway.state import GatewayRequest
+from gateway.state import GatewayRequest, client
 from gateway.streams import stream_url
 
 NO_CONTENT = 204
@@ -63,7 +63,7 @@ async def _one_shot(request: GatewayRequest, kind: Literal[Kind.CHAT, Kind.GENER
 
 
 async def _start(request: GatewayRequest, ask: Ask) -> Generation:
-    job: Job = await request.state["shaper"].shape(ask)
+    job = await request.state["shaper"].shape(ask, client(request))
     return request.state["streams"].start(job, ask.resume_window)
 
 
