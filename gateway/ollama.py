@@ -4,6 +4,7 @@ Foreign exceptions stop here. Facts about Ollama's wire are in docs/architecture
 """
 
 import re
+from asyncio import IncompleteReadError
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -154,7 +155,10 @@ def normal_name(model: str) -> str:
 
 async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
     """What an answer other than 200 means."""
-    text = await response.content.read(_REFUSAL_BYTES)
+    try:
+        text = await response.content.readexactly(_REFUSAL_BYTES)  # `read` would stop at the first piece of it
+    except IncompleteReadError as whole:
+        text = whole.partial
     try:
         body = orjson.loads(text)
     except orjson.JSONDecodeError:
