@@ -1,0 +1,32 @@
+/** Wiring: what the page is made of, and how the address and the browser's life reach it. */
+import { Api } from "./api.js";
+import { openHistory } from "./history.js";
+import { Session } from "./session.js";
+import { Store } from "./state.js";
+import { openStream } from "./stream.js";
+import { t } from "./strings.js";
+import { createView } from "./view.js";
+
+const store = new Store();
+const api = new Api();
+const history = await openHistory().catch(() => null);
+const session = new Session(store, api, history, openStream);
+const { toast } = createView(store, session, api);
+
+addEventListener("pagehide", () => void session.flush());
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "hidden") void session.flush();
+  else void session.refresh();
+});
+
+const chatOfAddress = () => location.hash.slice(1);
+void session.refresh();
+await session.start(chatOfAddress());
+addEventListener("hashchange", () => void session.open(chatOfAddress()));
+store.addEventListener("change", () => {
+  // A new chat gets its address with its first prompt; before that a reload has nothing to come back to.
+  const { chat, chats } = store.state;
+  const id = chats.some(({ id }) => id === chat.id) ? chat.id : "";
+  if (id !== chatOfAddress()) globalThis.history.pushState(null, "", id ? `#${id}` : location.pathname);
+});
+if (!history) toast(t("noHistory"));

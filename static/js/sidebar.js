@@ -1,0 +1,161 @@
+/** The list of chats: open, rename, search, delete, export and import. */
+import { $, fromTemplate, h, setText, show, translate } from "./dom.js";
+import { saveFile } from "./platform.js";
+import { recall, remember } from "./session.js";
+import { t } from "./strings.js";
+
+const DAY_MS = 86_400_000;
+const THEMES = /** @type {const} */ (["auto", "light", "dark"]);
+const narrow = matchMedia("(max-width: 760px)");
+
+export class Sidebar {
+  #session;
+  #list = $("#chats");
+  #element = $("#sidebar");
+  #search = /** @type {HTMLInputElement} */ ($("#search"));
+  /** What the list was made of. @type {unknown[]} */ #shown = [];
+
+  /** @param {import("./session.js").Session} session @param {() => void} onNew */
+  constructor(session, onNew) {
+    this.#session = session;
+    translate(this.#element);
+    $("#new-chat").addEventListener("click", onNew);
+    $("#toggle-sidebar").addEventListener("click", () => this.toggle());
+    $("#close-sidebar").addEventListener("click", () => this.toggle(false));
+    $("#scrim").addEventListener("click", () => this.toggle(false));
+    this.#search.addEventListener("input", () => void session.search(this.#search.value));
+    this.#list.addEventListener("click", (event) => this.#onClick(event));
+    $("#export").addEventListener("click", () => void this.#export());
+    const file = /** @type {HTMLInputElement} */ ($("#import-file"));
+    $("#import").addEventListener("click", () => file.click());
+    file.addEventListener("change", async () => {
+      const [chosen] = file.files ?? [];
+      if (chosen) await session.importAll(await chosen.text());
+      file.value = "";
+    });
+    $("#theme").addEventListener("click", () => this.#theme(THEMES[(THEMES.indexOf(this.#chosenTheme()) + 1) % 3]));
+    this.#theme(this.#chosenTheme());
+    narrow.addEventListener("change", () => this.toggle(this.#wanted()));
+    this.toggle(this.#wanted());
+  }
+
+  /** @param {import("./state.js").State} state */
+  render({ chats, chat, found, query }) {
+    // `running` and the title live in the chats: tokens that arrive change none of these.
+    const parts = [chats, chat.id, found];
+    if (parts.every((part, i) => part === this.#shown[i])) return;
+    this.#shown = parts;
+    const listed = found ? chats.filter(({ id }) => found.has(id)) : chats;
+    const items = [];
+    let group = "";
+    for (const one of listed) {
+      const name = groupOf(one.updated);
+      if (name !== group) items.push(h("li", { class: "group" }, t((group = name))));
+      items.push(chatItem(one, one.id === chat.id));
+    }
+    this.#list.replaceChildren(...items);
+    const empty = $("#no-chats");
+    show(empty, !listed.length);
+    setText(empty, t(query.trim() ? "noMatch" : "noChats"));
+  }
+
+  /** @param {boolean} [open] */
+  toggle(open = document.body.classList.contains("no-sidebar")) {
+    document.body.classList.toggle("no-sidebar", !open);
+    $("#toggle-sidebar").setAttribute("aria-expanded", String(open));
+    show($("#scrim"), open && narrow.matches);
+    // The page behind the open list cannot be reached on a phone, nor a closed list anywhere.
+    this.#element.inert = !open;
+    $("#page").inert = open && narrow.matches;
+    if (!narrow.matches) remember("sidebar", open);
+  }
+
+  /** On a phone the list covers the page: a choice closes it. */
+  leave() {
+    if (narrow.matches) this.toggle(false);
+  }
+
+  focusSearch() {
+    this.toggle(true);
+    this.#search.select();
+  }
+
+  #wanted() {
+    return !narrow.matches && (recall("sidebar") ?? true);
+  }
+
+  /** @returns {typeof THEMES[number]} */
+  #chosenTheme() {
+    return recall("theme") ?? "auto";
+  }
+
+  /** @param {typeof THEMES[number]} [theme] */
+  #theme(theme = "auto") {
+    remember("theme", theme);
+    document.documentElement.dataset.theme = theme;
+    setText($("#theme"), t(`theme_${theme}`));
+  }
+
+  async #export() {
+    const data = await this.#session.exportAll();
+    if (data) saveFile(`chats-${data.exported.slice(0, 10)}.json`, JSON.stringify(data));
+  }
+
+  /** @param {Event} event */
+  #onClick(event) {
+    const target = /** @type {HTMLElement} */ (event.target);
+    const item = /** @type {HTMLElement | null} */ (target.closest("[data-chat]"));
+    const id = item?.dataset.chat;
+    if (!item || !id) return;
+    const action = target.closest("button")?.dataset.do;
+    if (action === "delete") void this.#session.deleteChat(id);
+    else if (action === "rename") this.#rename(item, id);
+    else if (target.closest("a")) this.leave();
+  }
+
+  /** @param {HTMLElement} item @param {string} id */
+  #rename(item, id) {
+    const link = $("a", item);
+    const field = h("input", { "aria-label": t("rename"), value: $(".title", item).textContent ?? "" });
+    let over = false;
+    const end = (/** @type {boolean} */ keep) => {
+      if (over) return;
+      over = true;
+      field.replaceWith(link);
+      if (keep) this.#session.rename(id, field.value);
+    };
+    field.addEventListener("blur", () => end(true));
+    field.addEventListener("keydown", (event) => {
+      if (event.isComposing) return;
+      if (event.key === "Escape") event.stopPropagation();
+      if (event.key === "Enter" || event.key === "Escape") {
+        end(event.key === "Enter");
+        /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-chat="${id}"] a`))?.focus();
+      }
+    });
+    link.replaceWith(field);
+    field.select();
+  }
+}
+
+/** @param {import("./state.js").Chat} chat @param {boolean} open */
+function chatItem(chat, open) {
+  const item = fromTemplate("t-chat");
+  item.dataset.chat = chat.id;
+  const link = $("a", item);
+  link.setAttribute("href", `#${chat.id}`);
+  if (open) link.setAttribute("aria-current", "page");
+  setText($(".title", item), chat.title);
+  link.title = chat.title;
+  show($(".running", item), chat.running);
+  if (chat.running) setText($(".running", item), t("running"));
+  for (const button of item.querySelectorAll("button"))
+    button.setAttribute("aria-label", `${button.title}: ${chat.title}`);
+  return item;
+}
+
+/** @param {number} updated @returns {"today" | "week" | "earlier"} */
+function groupOf(updated) {
+  const today = new Date().setHours(0, 0, 0, 0);
+  return updated >= today ? "today" : updated >= today - 6 * DAY_MS ? "week" : "earlier";
+}
