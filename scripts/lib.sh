@@ -92,7 +92,7 @@ environment() {
 		fi
 		say "Installing $1 into .venv"
 		rm -f "$VENV/$1"
-		"$PYTHON" -m pip --quiet --disable-pip-version-check --no-input install --require-hashes \
+		"$PYTHON" -m pip -qq --disable-pip-version-check --no-input install --require-hashes \
 			-r "$ROOT/$1" </dev/null
 		cp "$ROOT/$1" "$VENV/$1"
 	fi
