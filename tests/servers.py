@@ -1,5 +1,6 @@
 """Real servers on real ports, in the loop of the test."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,9 +13,9 @@ from starlette.types import ASGIApp
 async def serve(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[str]:
     """Serve `app` on a free port of 127.0.0.1 and yield the base URL, without a slash at its end.
 
-    Uvicorn's own start and stop are called, without its main loop: that one takes the process's signal
-    handlers, so that Ctrl+C would stop a server instead of the tests. On leaving, connections that are still
-    open are cut first, as when the network fails; then nothing is left to wait for.
+    Uvicorn's main loop is not run: it takes the process's signal handlers, so that Ctrl+C would stop a server
+    instead of the tests. Nor is its shutdown, which sleeps. On leaving, connections that are still open are cut,
+    as when the network fails, and all requests are waited for.
     """
     config = uvicorn.Config(app, port=0, **{"log_config": None, "access_log": False, **uvicorn_config})
     config.load()
@@ -26,7 +27,11 @@ async def serve(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[str]:
         host, port = server.servers[0].sockets[0].getsockname()
         yield f"http://{host}:{port}"
     finally:
+        for listener in server.servers:
+            listener.close()
         for connection in list(server.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        await server.shutdown()
+        while server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks)
+        await server.lifespan.shutdown()

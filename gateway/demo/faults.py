@@ -73,9 +73,9 @@ async def _not_json(generation: Generation, n: int) -> None:
 async def _oversized_line(generation: Generation, n: int) -> None:
     before, after = generation.line("\0").split(b"\\u0000")
     await generation.exchange.write(before)
-    piece = b"x" * 65_536
-    for begin in range(0, n - len(before) - len(after), len(piece)):
-        await generation.exchange.write(piece[: n - len(before) - len(after) - begin])
+    left, piece = n - len(before) - len(after), b"x" * 65_536
+    for begin in range(0, left, len(piece)):
+        await generation.exchange.write(piece[: left - begin])
     await generation.exchange.write(after)
     await generation.done()
 

@@ -11,9 +11,6 @@ from gateway.demo.answers import tokens
 from gateway.demo.asks import Ask
 from gateway.demo.wire import JSON, Exchange, dumps, quote, timestamp
 
-_YIELD_EVERY = 32
-"""Without a rate, let the event loop run after so many lines, so that a leaving client is still noticed."""
-
 
 class Generation:
     """Says tokens to one client: `think`, `say` and `call`, then one of `done`, `end` or `fail`.
@@ -118,8 +115,6 @@ class Generation:
         if self.rate:
             due = self._first_token_at + count / self.rate
             await asyncio.sleep(max(0, due - monotonic()))
-        elif count % _YIELD_EVERY == 0:
-            await asyncio.sleep(0)
         self._tokens.append(token)
 
     def _tail(self, token: str) -> bytes:

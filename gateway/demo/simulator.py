@@ -119,10 +119,17 @@ class Simulator:
         await exchange.json({"models": [runner.ps() for runner in self._scheduler.loaded()]})
 
     async def _show(self, exchange: Exchange) -> None:
-        await exchange.json(self._named(exchange).show())
+        wanted = self._wanted(exchange)
+        model = self._find(full_name(wanted))
+        if model is None:
+            raise RefusedError(404, f"model '{full_name(wanted) or wanted}' not found")
+        await exchange.json(model.show())
 
     async def _delete(self, exchange: Exchange) -> None:
-        model = self._named(exchange)
+        wanted = self._wanted(exchange)
+        model = self._find(full_name(wanted))
+        if model is None:
+            raise RefusedError(404, f"model '{wanted}' not found")
         self.models.pop(model.name, None)
         self._scheduler.drop(model.name)
         await exchange.reply()
@@ -131,17 +138,18 @@ class Simulator:
         """Not Ollama's: what is going on, for a test in another process."""
         await exchange.json({"running": self.running, "states": dict(self.states)})
 
-    def _named(self, exchange: Exchange) -> Model:
-        wanted = parse(exchange.body, "ShowRequest", {"model": (str, "string")}).get("model") or ""
+    def _wanted(self, exchange: Exchange) -> str:
+        fields = {"model": (str, "string"), "name": (str, "string")}
+        value = parse(exchange.body, "ShowRequest", fields)
+        wanted: str = value.get("model") or value.get("name") or ""
         if not wanted:
             raise RefusedError(400, "model is required")
-        name = full_name(wanted)
-        model = self._find(name) if name else None
-        if model is None:
-            raise RefusedError(404, f"model '{name or wanted}' not found")
-        return model
+        return wanted
 
-    def _find(self, name: str) -> Model | None:
+    def _find(self, name: str | None) -> Model | None:
+        """By its full name; the faults are there without being installed."""
+        if name is None:
+            return None
         return self.models.get(name) or (faults.model(name) if faults.find(name) else None)
 
     def _tracked(

@@ -27,6 +27,10 @@ NDJSON = "application/x-ndjson"
 GO_BUFFER = 2048
 """Go's HTTP server buffers this many bytes: a longer body that is not a stream goes out chunked too."""
 
+YIELD_EVERY = 4
+"""After so many chunks in a row the event loop gets its turn, to notice that the client has left. Asyncio logs a
+warning at the sixth write to a connection that is lost."""
+
 _UNSAFE = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
 _ESCAPES = {
     b"<": b"\\u003c",
@@ -81,6 +85,7 @@ class Exchange:
         self.headers = Headers(scope=scope)
         self.body = body
         self.started = self.hung_up = False
+        self._writes = 0
         self._scope, self._send = scope, send
 
     async def reply(
@@ -102,6 +107,9 @@ class Exchange:
         if not self.started:
             await self._start(200, NDJSON, None)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._writes += 1
+        if self._writes % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
 
     async def end(self) -> None:
         """The clean end of a stream; of an empty answer if nothing was written."""
