@@ -197,8 +197,11 @@ def shape(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return [(name, shape(item, name)) for name, item in value.items()]
     if isinstance(value, list):
-        shapes = [shape(item) for item in value]
-        return [item for i, item in enumerate(shapes) if item not in shapes[:i]]
+        kinds: list[Any] = []
+        for item in map(shape, value):
+            if item not in kinds:
+                kinds.append(item)
+        return kinds
     if isinstance(value, str):
         return "text" if value else "empty"
     return float if isinstance(value, int | float) and not isinstance(value, bool) else value
