@@ -522,7 +522,7 @@ async def test_what_the_odd_faults_send() -> None:
             return (await connection.ask("/api/chat", chat(f"fault:{name}"))).body
 
         assert len((await body("oversized-line-200000")).splitlines(keepends=True)[0]) == 200_000
-        assert len((await body("long-line-50000")).splitlines(keepends=True)[0]) in range(49_980, 50_001)
+        assert len((await body("long-line-50000")).splitlines(keepends=True)[0]) == 50_000
         cr = await body("cr")
         assert cr.count(b"\r\n") == 9
         assert cr.count(b',\r"') == 9

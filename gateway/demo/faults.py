@@ -70,10 +70,16 @@ async def _not_json(generation: Generation, n: int) -> None:
     await generation.done()
 
 
-async def _oversized_line(generation: Generation, n: int) -> None:
+def _line_around(size: int, generation: Generation) -> tuple[bytes, bytes, int]:
+    """What stands before and after the text in a line, and how long the text is in one of `size` bytes."""
     before, after = generation.line("\0").split(b"\\u0000")
+    return before, after, size - len(before) - len(after)
+
+
+async def _oversized_line(generation: Generation, n: int) -> None:
+    before, after, left = _line_around(n, generation)
     await generation.exchange.write(before)
-    left, piece = n - len(before) - len(after), b"x" * 65_536
+    piece = b"x" * 65_536
     for begin in range(0, left, len(piece)):
         await generation.exchange.write(piece[: left - begin])
     await generation.exchange.write(after)
@@ -81,7 +87,8 @@ async def _oversized_line(generation: Generation, n: int) -> None:
 
 
 async def _long_line(generation: Generation, n: int) -> None:
-    await generation.say(["x" * (n - len(generation.line()))])
+    before, after, left = _line_around(n, generation)
+    await generation.exchange.write(before + b"x" * left + after)
     await generation.done()
 
 
