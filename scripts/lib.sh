@@ -33,8 +33,8 @@ apt_install() (
 		printf '#!/bin/sh\nexit 101\n' >$deny
 		chmod 755 $deny
 	fi
-	apt-get -qq update
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
+	export DEBIAN_FRONTEND=noninteractive
+	output=$(apt-get -qq update && apt-get -qq install -y --no-install-recommends "$@" 2>&1) || die "$output"
 	for name in "$@"; do
 		case $name in
 		redis-server | nginx | caddy) ! have systemctl || systemctl --quiet disable "$name" || true ;;
