@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gateway.errors import InvalidRequest
 from gateway.relay import Kind
@@ -15,12 +15,33 @@ ALWAYS_ALLOWED = frozenset({"messages", "prompt", "images"})
 
 OVERRIDABLE = (ChatBody.model_fields.keys() | GenerateBody.model_fields.keys()) - ALWAYS_ALLOWED
 
+ROLES = frozenset({"user", "assistant", "tool"})
+"""Who may speak in a client's messages. Ollama reads `SYSTEM` as `system`, so others are named, not searched for."""
+
 # `{{name}}` is the text `{name}`; braces around anything but a name, as in JSON, are just braces
-_PLACEHOLDER = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
+_NAME = r"[A-Za-z_]\w*"
+_PLACEHOLDER = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
+
+
+_PLAINLY = {
+    "extra_forbidden": "is not known here",
+    "model_type": "must be a table",
+    "dict_type": "must be a table",
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+"""What an operator is told, where pydantic would speak of Python."""
 
 
 class PresetError(Exception):
     """One line that names preset and field, and quotes nothing of their content."""
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(_NAME, value) or value == "prompt":
+        raise ValueError("a variable's name has letters, digits and _, does not begin with a digit, and is not prompt")
+    return value
 
 
 class Variable(BaseModel):
@@ -38,14 +59,14 @@ class Preset(BaseModel):
     `overrides` names what else the client may set: body fields, or single options as `options.NAME`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
     model: str | None = Field(None, min_length=1)
+    variables: dict[Annotated[str, AfterValidator(_variable_name)], Variable] = {}  # before the templates that use them
     system: str | None = None
     prompt: str = "{prompt}"
-    variables: dict[str, Variable] = {}
-    options: Options | None = None
+    options: Options = Options()
     format: Format | None = None
     think: Think | None = None
     keep_alive: KeepAlive | None = None
@@ -59,6 +80,20 @@ class Preset(BaseModel):
             return value
         return {name: {"default": each} if isinstance(each, str) else each for name, each in value.items()}
 
+    @field_validator("system", "prompt")
+    @classmethod
+    def _known_placeholders(cls, value: str | None, info: ValidationInfo) -> str | None:
+        used, known = _placeholders(value or ""), set(info.data.get("variables", ()))
+        if info.field_name == "prompt":
+            known.add("prompt")
+            if "prompt" not in used:
+                raise ValueError("must contain {prompt}, the place of what the user wrote")
+        if "variables" in info.data and (unknown := min(used - known, default=None)):
+            raise ValueError(
+                f"{{{unknown}}} is not a variable of this preset; for the text itself, write {{{{{unknown}}}}}"
+            )
+        return value
+
     @field_validator("overrides")
     @classmethod
     def _known_overrides(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,34 +102,20 @@ class Preset(BaseModel):
                 raise ValueError(f'"{name}" cannot be overridden; known are {", ".join(sorted(OVERRIDABLE))}')
         return value
 
-    @model_validator(mode="after")
-    def _known_placeholders(self) -> "Preset":
-        for name in self.variables:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name) or name == "prompt":
-                raise ValueError(f'variables: "{name}" is not a name a variable can have')
-        for field, allowed in (("prompt", {"prompt", *self.variables}), ("system", set(self.variables))):
-            used = _placeholders(getattr(self, field) or "")
-            if unknown := sorted(used - allowed):
-                raise ValueError(
-                    f"{field}: {{{unknown[0]}}} is not a variable of this preset; for the text itself, write "
-                    f"{{{{{unknown[0]}}}}}"
-                )
-        if "prompt" not in _placeholders(self.prompt):
-            raise ValueError("prompt: must contain {prompt}, the place of what the user wrote")
-        return self
-
     def apply(self, ask: Ask) -> Json:
         """The Ollama body that an ask with this preset becomes. Raises `InvalidRequest`."""
         values = self._values(ask.variables)
-        body = {name: value for name, value in ask.body.items() if self._may_set(name, value)}
-        own: Json = self.model_dump(include={"model", "format", "think", "keep_alive"}, exclude_none=True)
-        if options := self._options(body.pop("options", None)):
-            own["options"] = options
-        body = own | body
         system = None if self.system is None else _fill(self.system, values)
+        given = {name: value for name, value in ask.body.items() if value is not None}
+        options = self.options.model_dump(exclude_unset=True)
+        options |= self._admitted(given.pop("options", {}), options, "options")
+        own: Json = self.model_dump(include={"model", "format", "think", "keep_alive"}, exclude_none=True)
+        body = own | self._admitted(given, own)
+        if options:
+            body["options"] = options
         if ask.kind is Kind.CHAT:
-            body["messages"] = self._messages(body.get("messages") or [], system, values)
-        elif prompt := body.get("prompt"):
+            body["messages"] = self._messages(body.get("messages", []), system, values)
+        elif prompt := body.get("prompt"):  # without a prompt the request only loads the model
             body["prompt"] = _fill(self.prompt, values | {"prompt": prompt})
             if system is not None:
                 body.setdefault("system", system)
@@ -112,42 +133,33 @@ class Preset(BaseModel):
             values[name] = value
         return values
 
-    def _may_set(self, name: str, value: object) -> bool:
-        """Whether the client's field goes into the body. What says the same as the preset is no override."""
-        if name == "options":
-            for option, its_value in (value if isinstance(value, dict) else {}).items():
-                if not self._allowed(f"options.{option}", "options") and self._option(option) != its_value:
-                    raise self._refused(f"options.{option}")
-        elif name not in ALWAYS_ALLOWED and not self._allowed(name):
-            if value is not None and getattr(self, name, None) != value:
+    def _admitted(self, given: Json, own: Json, within: str = "") -> Json:
+        """What the client may set of the fields it gave. One that says the same as the preset is no override."""
+        admitted = {}
+        for field, value in given.items():
+            name = f"{within}.{field}" if within else field
+            if name in ALWAYS_ALLOWED or name in self.overrides or within in self.overrides:
+                admitted[field] = value
+            elif field not in own or own[field] != value:
                 raise self._refused(name)
-            return False
-        return True
-
-    def _allowed(self, *names: str) -> bool:
-        return any(name in self.overrides for name in names)
+        return admitted
 
     def _refused(self, name: str) -> InvalidRequest:
         allowed = f"only {', '.join(self.overrides)}" if self.overrides else "nothing else"
         return InvalidRequest(f"{name[:100]}: the preset decides this; a request may set {allowed}.")
 
-    def _option(self, name: str) -> object:
-        return (self.options.model_dump(exclude_none=True) if self.options else {}).get(name)
-
-    def _options(self, given: Json | None) -> Json:
-        return (self.options.model_dump(exclude_unset=True) if self.options else {}) | (given or {})
-
     def _messages(self, messages: list[Json], system: str | None, values: dict[str, str]) -> list[Json]:
         """The conversation under the preset's system prompt, the template around its newest user message."""
-        if any(message["role"] == "system" for message in messages):
-            if not self._allowed("system"):
+        for role in {message["role"] for message in messages} - ROLES:
+            if role != "system":
+                raise InvalidRequest(f"messages.role: {role[:100]} is none of {', '.join(sorted(ROLES))}.")
+            if "system" not in self.overrides:
                 raise self._refused("system")
             system = None
         messages = list(messages)
         for index in reversed(range(len(messages))):
             if messages[index]["role"] == "user":
-                prompt = messages[index].get("content") or ""
-                filled = _fill(self.prompt, values | {"prompt": prompt})
+                filled = _fill(self.prompt, values | {"prompt": messages[index].get("content") or ""})
                 messages[index] = messages[index] | {"content": filled}
                 break
         if system is not None and messages:  # without messages the request only loads the model
@@ -169,8 +181,9 @@ def _parse(name: str, table: Any) -> Preset:
         return Preset.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(["presets", name, *map(str, first["loc"])])
-        raise PresetError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
+        where = ".".join(["presets", name, *(str(part) for part in first["loc"] if part != "[key]")])
+        what = _PLAINLY.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise PresetError(f"{where}: {what}.") from None
 
 
 def _placeholders(template: str) -> set[str]:
