@@ -76,6 +76,16 @@ class Streams:
         self._pulse.follow(generation)
         return generation
 
+    @property
+    def held(self) -> int:
+        """How many logs are held, of running and ended streams."""
+        return len(self._logs)
+
+    @property
+    def held_bytes(self) -> int:
+        """What they hold."""
+        return self._logs.size
+
     def log(self, sid: str) -> EventLog | None:
         """The log of a stream that runs, or ended a while ago; None when it is not held (any more)."""
         return self._logs.get(sid)

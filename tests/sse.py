@@ -28,10 +28,11 @@ def parse(block: bytes) -> Event | None:
     assert b"\r" not in block
     for line in block.split(b"\n"):
         assert b": " in line, line
-        name, _, value = line.partition(b": ")
-        assert name in (b"", b"data", b"event", b"id", b"retry"), line
+        field, _, value = line.partition(b": ")
+        name = field.decode()
+        assert name in ("", "data", "event", "id", "retry"), line
         assert name not in fields, block
-        fields[name.decode()] = value
+        fields[name] = value
     if not fields.keys() & {"data", "event", "id"}:
         return None
     assert "data" in fields, block

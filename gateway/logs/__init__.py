@@ -26,7 +26,7 @@ class EventLog(Protocol):
         ...
 
     def announce(self, frame: bytes) -> None:
-        """Show live readers a sidecar that is not kept. Only the newest counts, and none after the first event."""
+        """Show live readers a sidecar that is not kept: who comes later sees the newest, or none after an event."""
         ...
 
     def end(self, terminal: bytes | None, payload: Mapping[str, object]) -> None:
@@ -39,7 +39,14 @@ class EventLog(Protocol):
 
 
 class LogStore(Protocol):
-    """Where logs live: made with a stream, kept for a while after its end."""
+    """Where logs live: made with a stream, kept for a while after its end. `len` counts them."""
+
+    @property
+    def size(self) -> int:
+        """The bytes that all of them hold."""
+        ...
+
+    def __len__(self) -> int: ...
 
     def create(self, sid: str, head: bytes) -> EventLog:
         """A new log. `head` is what every reader gets first. Raises `Busy` when there is no room."""

@@ -1,6 +1,7 @@
 """Logs in this process's memory."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway import events
@@ -13,6 +14,9 @@ reading holds next to nothing."""
 FRAME_OVERHEAD = 41
 """What Python adds to a frame in memory: the header of a bytes object and its place in the list."""
 
+NOTICES = 64
+"""Sidecars kept for readers that are a little behind, so that nobody's queue position seems to jump."""
+
 
 class MemoryLogs:
     """All logs of this process, bounded in bytes together; finished ones go by age, or earlier under pressure.
@@ -21,7 +25,7 @@ class MemoryLogs:
     """
 
     def __init__(self, *, max_stream_bytes: int, max_log_bytes: int, retain_seconds: float) -> None:
-        self.bytes = 0
+        self.size = 0
         self.max_stream_bytes = max_stream_bytes
         self._max_log_bytes = max_log_bytes
         self._retain_seconds = retain_seconds
@@ -43,19 +47,19 @@ class MemoryLogs:
 
     def reserve(self, size: int) -> None:
         """Count `size` more bytes, evicting ended logs, oldest first. Raises `Busy` when that is not enough."""
-        while self.bytes + size > self._max_log_bytes and self._expiry:
+        while self.size + size > self._max_log_bytes and self._expiry:
             self._drop(next(iter(self._expiry)))
-        if self.bytes + size > self._max_log_bytes:
+        if self.size + size > self._max_log_bytes:
             raise Busy(
                 f"The running streams hold all of the {self._max_log_bytes} bytes there are for them "
                 "(GATEWAY_MAX_LOG_BYTES)."
             )
-        self.bytes += size
+        self.size += size
 
     def retain(self, log: "MemoryLog", extra: int) -> None:
         """Count the `extra` bytes of the last events, which no bound may prevent, and start the log's retention."""
         loop = asyncio.get_running_loop()
-        self.bytes += extra
+        self.size += extra
         self._expiry[log.sid] = loop.time() + self._retain_seconds
         if self._timer is None:
             self._timer = loop.call_later(self._retain_seconds, self._expire)
@@ -79,7 +83,7 @@ class MemoryLogs:
     def _drop(self, sid: str) -> None:
         del self._expiry[sid]
         log = self._logs.pop(sid)
-        self.bytes -= log.size
+        self.size -= log.size
         log.drop()
 
 
@@ -93,7 +97,8 @@ class MemoryLog:
         self._logs = logs
         self._head = head
         self._frames: list[bytes] = []  # the event with `seq` n stands at n - 1
-        self._notice = b""
+        self._notices: deque[bytes] = deque(maxlen=NOTICES)
+        self._announced = 0
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -111,12 +116,13 @@ class MemoryLog:
         self._logs.reserve(size)
         self.size += size
         self._frames += frames
-        self._notice = b""
+        self._notices.clear()
         self._wake()
 
     def announce(self, frame: bytes) -> None:
         if not self._frames:
-            self._notice = frame
+            self._notices.append(frame)
+            self._announced += 1
             self._wake()
 
     def end(self, terminal: bytes | None, payload: Mapping[str, object]) -> None:
@@ -125,7 +131,7 @@ class MemoryLog:
         size = _size(frames)
         self.size += size
         self._frames += frames
-        self._notice = b""
+        self._notices.clear()
         self.ended = True
         self._logs.retain(self, size)
         self._wake()
@@ -136,11 +142,11 @@ class MemoryLog:
 
     async def read(self, after: int) -> AsyncIterator[bytes]:
         chunk = self._head
-        shown = b""
+        shown = max(self._announced - 1, 0)
         while True:
-            if self._notice is not shown:
-                shown = self._notice
-                chunk += shown
+            if shown < self._announced:
+                chunk += b"".join(list(self._notices)[shown - self._announced :])
+                shown = self._announced
             if after < self.last:
                 batch = self._batch(after)
                 after += len(batch)

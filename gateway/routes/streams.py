@@ -74,10 +74,13 @@ def _last_event_id(request: GatewayRequest, fields: dict[str, str]) -> str:
 
 def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None) -> Response:
     """Go on after the event that a client has seen last; never start anything."""
+    streams = request.state["streams"]
+    if sid is not None and streams.log(sid) is None:
+        return Response(status_code=NO_CONTENT)
     seen = parse_event_id(last_event_id)
     if seen is None or sid not in (None, seen.sid):
         raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
-    log = request.state["streams"].log(seen.sid)
+    log = streams.log(seen.sid)
     if log is None or (log.ended and seen.seq == log.last):
         return Response(status_code=NO_CONTENT)
     if seen.seq > log.last:
