@@ -6,7 +6,7 @@ then passed on as they came: unknown fields included.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
@@ -20,6 +20,7 @@ from pydantic import (
     StrictStr,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 
 from gateway.errors import InvalidRequest
@@ -88,9 +89,21 @@ Stop = Annotated[Any, BeforeValidator(_stop), WithJsonSchema({"type": "array", "
 
 
 class Passing(BaseModel):
-    """A part of Ollama's body: known fields are checked, unknown ones pass."""
+    """A part of Ollama's body: known fields are checked, unknown ones pass.
+
+    Ollama reads `Role` as `role`, so another spelling would be a known field that nobody has checked.
+    Source: Go's encoding/json, which folds case.
+    """
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _spelled_exactly(self) -> Self:
+        for name in self.model_extra or ():
+            known = name.casefold()
+            if name != known and (known == "stream" or known in type(self).model_fields):
+                raise ValueError(f"{_shown(name)} must be written as {known}")
+        return self
 
 
 class Options(Passing):
@@ -329,7 +342,7 @@ def _check(model: type[M], value: object) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "body"
         raise InvalidRequest(f"{_shown(where)}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
