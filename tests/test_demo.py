@@ -365,6 +365,8 @@ async def test_allows_local_hosts_and_origins_only() -> None:
         for host in ("localhost:11434", "[::1]:1", "ollama.local", "192.168.1.7", "x.localhost"):
             connection.send("GET", "/api/version", headers={"Host": host, "Origin": f"http://{host}"})
             assert (await connection.answer()).status == 200, host
+        connection.send("GET", "/api/version", headers={"Origin": "app://page"})
+        assert (await connection.answer()).status == 200
         for host in ("example.com", "8.8.8.8", "localhost.example.com"):
             connection.send("GET", "/api/version", headers={"Host": host})
             assert (await connection.answer()).status == 403, host
@@ -430,6 +432,30 @@ async def test_a_load_is_shared_and_aborted_when_its_last_waiter_leaves() -> Non
         third.cancel()
         await simulator.until(lambda: simulator.running == 0)
         assert (await ask(url, "/api/chat", chat())).lines[-1]["done"]
+
+
+async def test_another_context_length_loads_anew() -> None:
+    """As any option of the runner does, once nobody uses it."""
+    simulator = quick(load_seconds=0.05)
+    async with serve(simulator.app) as url, connect(url) as connection:
+        loads = []
+        for num_ctx in (4096, 4096, 8192):
+            answer = await connection.ask("/api/chat", chat(options={"num_ctx": num_ctx}))
+            loads.append(answer.lines[-1]["load_duration"] > 0.04e9)
+        ps = (await connection.ask("/api/ps")).lines[0]["models"]
+    assert loads == [True, False, True]
+    assert [model["context_length"] for model in ps] == [8192]
+
+
+async def test_a_client_that_leaves_before_its_body_is_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """It has asked for nothing yet, and nobody complains."""
+    simulator = quick()
+    async with serve(simulator.app) as url, connect(url) as connection:
+        connection.send("POST", "/api/chat", b'{"model":', {"Content-Length": "1000"})
+        connection.writer.write_eof()
+        assert await connection.reader.read() == b""
+    assert not simulator.requests
+    assert [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}] == []
 
 
 async def test_a_model_has_so_many_slots() -> None:
@@ -534,6 +560,7 @@ async def test_what_the_odd_faults_send() -> None:
         assert not (await body("unterminated")).endswith(b"\n")
         assert len((await body("burst")).splitlines()) == 5001
         assert (await connection.ask("/api/chat", chat("fault:error-502"))).status == 502
+        assert (await connection.ask("/api/chat", chat("fault:slow-load-0"))).lines[-1]["done"]
         with pytest.raises(json.JSONDecodeError):
             [json.loads(line) for line in (await body("not-json")).splitlines()]
 

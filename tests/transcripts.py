@@ -1,4 +1,4 @@
-"""Ollama's recorded answers, from `tests/data/transcripts/`. Read from a raw socket, nothing normalised."""
+"""Ollama's recorded answers, from `tests/data/transcripts/`; its README says what each file shows."""
 
 import gzip
 import json
@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FILES = {
-    path.name.partition(".")[0]: path for path in (Path(__file__).parent / "data/transcripts").iterdir()
-}
+_FILES = {path.name.partition(".")[0]: path for path in (Path(__file__).parent / "data/transcripts").glob("*.json*")}
 NAMES = sorted(_FILES)
 
 

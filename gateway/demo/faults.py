@@ -173,6 +173,7 @@ class Fault:
 
     @property
     def load_seconds(self) -> float | None:
+        """How long the load takes; None is as long as any other."""
         return self.n if self.act is _slow_load else None
 
     @property
@@ -223,5 +224,5 @@ def find(name: str) -> Fault | None:
 
 
 def model(name: str) -> Model:
-    """The model that stands for a fault: it takes tools and images, so that any request gets as far as it."""
-    return Model(name, ("completion", "tools", "vision", "insert"))
+    """The model that stands for a fault. It claims to know everything, so that any request gets as far as it."""
+    return Model(name, ("completion", "tools", "thinking", "vision", "insert"))

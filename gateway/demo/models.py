@@ -174,13 +174,15 @@ class Scheduler:
         load_seconds: float,
         on_load: Callable[[], None],
     ) -> AsyncIterator[Runner]:
-        """The loaded runner; a load whose last waiter leaves is aborted. A full queue is `RefusedError`."""
+        """The loaded runner. A load whose last waiter leaves is aborted, another context length loads anew.
+        A full queue is `RefusedError`.
+        """
         list(self.loaded())  # drops what has expired
         waiting = sum(runner.users for runner in self._runners.values() if not runner.ready)
         if waiting > self._max_queue:  # one of them is being served, it does not count
             raise RefusedError(503, "server busy, please try again.  maximum pending requests exceeded")
         runner = self._runners.get(model.name)
-        if runner is None:
+        if runner is None or (not runner.users and runner.context_length != context_length):
             runner = self._runners[model.name] = Runner(model, context_length, self._parallel)
             runner.ready_at = monotonic() + load_seconds
         runner.users += 1

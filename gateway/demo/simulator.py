@@ -9,6 +9,7 @@ from typing import Literal
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -162,15 +163,15 @@ class Simulator:
             self.requests.append(request)
             self.states["waiting"] += 1
             self._wake()
+            end: State = "done"
             try:
                 await handler(exchange, request)
             except asyncio.CancelledError:
-                self._enter(request, "done" if exchange.hung_up else "cancelled")
+                if not exchange.hung_up:
+                    end = "cancelled"
                 raise
-            except BaseException:
-                self._enter(request, "done")
-                raise
-            self._enter(request, "done")
+            finally:
+                self._enter(request, end)
 
         return tracked
 
@@ -207,7 +208,7 @@ class Simulator:
             model,
             self.keep_alive_ns if ask.keep_alive_ns is None else ask.keep_alive_ns,
             min(int(ask.options.get("num_ctx") or 4096), model.context_length),
-            (fault and fault.load_seconds) or self.load_seconds,
+            self.load_seconds if fault is None or fault.load_seconds is None else fault.load_seconds,
             lambda: self._enter(request, "loading"),
         ) as runner:
             generation.load_ns = generation.age_ns
@@ -225,7 +226,7 @@ class Simulator:
                 if fault:
                     await self._fail(fault, "prompt", generation)
                 else:
-                    seed = int(ask.options.get("seed") or len(self.requests))
+                    seed = int(ask.options.get("seed") or self.states.total())  # so that no two are the same
                     await Script.write(ask, model, seed).perform(generation, native=model.native)
 
     async def _fail(self, fault: Fault | None, when: str, generation: Generation) -> None:
@@ -266,5 +267,5 @@ async def _not_found(_: HTTPRequest, __: Exception) -> Response:
 
 
 async def _method_not_allowed(_: HTTPRequest, error: Exception) -> Response:
-    allow = error.headers["Allow"]  # type: ignore[attr-defined]  # Starlette's HTTPException has them
-    return Response("405 method not allowed", 405, {"allow": allow, "content-type": "text/plain"})
+    assert isinstance(error, HTTPException)
+    return Response("405 method not allowed", 405, {**(error.headers or {}), "content-type": "text/plain"})

@@ -104,12 +104,12 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """One HTTP chunk of a stream. Status and headers leave with the first one, not before."""
-        if not self.started:
-            await self._start(200, NDJSON, None)
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._writes += 1
         if self._writes % YIELD_EVERY == 0:
             await asyncio.sleep(0)
+        if not self.started:
+            await self._start(200, NDJSON, None)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
         """The clean end of a stream; of an empty answer if nothing was written."""
