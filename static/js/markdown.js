@@ -126,8 +126,8 @@ function startsBlock(lines, at, depth) {
 function paragraph(lines, at, depth) {
   let end = at + 1;
   while (end < lines.length && !BLANK.test(line(lines, end)) && !startsBlock(lines, end, depth)) end++;
-  const text = lines.slice(at, end).map((l) => l.trim()).join("\n");
-  return [node("p", inline(text)), end];
+  const text = lines.slice(at, end).map((l) => (l.endsWith("  ") ? `${l.trim()}  ` : l.trim()));
+  return [node("p", inline(text.join("\n").trimEnd())), end];
 }
 
 /** @param {string[]} lines @param {number} at @returns {[Element_, number]} */
@@ -255,6 +255,9 @@ const BREAK = /<br ?\/?>/iy;
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
 
 /** A mark that may open emphasis, and where it stands in the output. */
+/** A line that was wrapped is long; verse and addresses are short, and models end them without a mark. */
+const SHORT_LINE = 60;
+
 /** @typedef {{mark: string, size: number, at: number}} Open */
 
 /** @param {string} text @returns {Node_[]} */
@@ -304,7 +307,7 @@ class Inline {
   #special(char) {
     const text = this.#text;
     const next = text[this.#at + 1] ?? "";
-    if (char === "\n") return this.#break(1);
+    if (char === "\n") return this.#newline();
     if (char === "\\" && next === "\n") return this.#break(2);
     if (char === "\\" && PUNCTUATION.test(next)) {
       this.#push(next);
@@ -317,6 +320,13 @@ class Inline {
     else if (char === "<") this.#angle();
     else if (char === "h") this.#bare();
     else this.#literal(1);
+  }
+
+  #newline() {
+    const line = this.#at - this.#text.lastIndexOf("\n", this.#at - 1) - 1;
+    if (line < SHORT_LINE || this.#text.endsWith("  ", this.#at)) return this.#break(1);
+    this.#push(" ");
+    this.#at++;
   }
 
   /** @param {number} length */

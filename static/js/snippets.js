@@ -46,7 +46,8 @@ function eventSource(origin, request) {
   if (system) params.set("system", system);
   if (think !== undefined) params.set("think", String(think));
   for (const [name, value] of Object.entries(options ?? {})) params.set(`options.${name}`, String(value));
-  return `const source = new EventSource(${JSON.stringify(`${origin}/api/chat?${params}`)});
+  return `const query = new URLSearchParams(${json(Object.fromEntries(params))});
+const source = new EventSource(\`${origin}/api/chat?\${query}\`);
 ${READ}`;
 }
 

@@ -49,7 +49,7 @@ export class Stream {
   #ended = false;
   #terminal = false;
   #lastSign = 0;
-  /** 0, or when the connection was lost. */ #downSince = 0;
+  /** When the connection was lost. @type {number | null} */ #downSince = null;
   #failures = 0;
 
   /** @param {string} url @param {string} lastEventId */
@@ -120,7 +120,7 @@ export class Stream {
       this.#former?.close();
       this.#former = null;
       this.#failures = 0;
-      this.#downSince = 0;
+      this.#downSince = null;
       this.#lastSign = Date.now();
       this.#push({ type: "open" });
     };
@@ -179,10 +179,9 @@ export class Stream {
   }
 
   #down() {
-    if (!this.#downSince) {
-      this.#downSince = Date.now();
-      this.#push({ type: "reconnecting" });
-    }
+    if (this.#downSince !== null) return;
+    this.#downSince = Date.now();
+    this.#push({ type: "reconnecting" });
   }
 
   /** A status other than 200: EventSource gives up for good and hides the status, so ask for it. */
@@ -193,7 +192,7 @@ export class Stream {
     const code = await probe(this.#url, this.#lastId);
     if (this.#ended) return;
     if (code === "gone" || code === "unauthorized") return this.#push({ type: "lost", code });
-    if (Date.now() - this.#downSince > GIVE_UP_MS) return this.#push({ type: "lost", code: "unreachable" });
+    if (Date.now() - (this.#downSince ?? 0) > GIVE_UP_MS) return this.#push({ type: "lost", code: "unreachable" });
     this.#retry = setTimeout(() => this.#connect(), Math.min(MAX_BACKOFF_MS, 500 * 2 ** this.#failures++));
   }
 
