@@ -17,6 +17,7 @@ from gateway.errors import (
     Busy,
     ConnectTimeout,
     GatewayError,
+    InvalidRequest,
     ModelNotFound,
     OllamaError,
     OllamaUnreachable,
@@ -30,6 +31,9 @@ _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 _REFUSAL_BYTES = 64 * 1024
 _MESSAGE_CHARS = 1000
+
+# Ollama's own words (with `shift` off or `truncate` false) and its runner's
+_TOO_LONG = re.compile(r"(longer than|exceeds) the (available )?context (length|size)")
 
 Json = dict[str, Any]
 
@@ -175,6 +179,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
             return ModelNotFound(message)
         case 503:
             return Busy(message)
+        case 400 if _TOO_LONG.search(message):
+            return InvalidRequest(f"The conversation is too long for the model: {message}")
         case status if 400 <= status < 600:
             return OllamaError(message, status=status, retryable=status >= 500)
         case status:
