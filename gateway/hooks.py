@@ -5,7 +5,9 @@
             raise Rejected("I do not talk about the weather.", code="banned_topic")
         return request.body
 
-It runs in a thread of its own with its own event loop, so that one that blocks stops no stream.
+It runs in a thread of its own with its own event loop, so that one that blocks stops no stream. (It can still
+hold the interpreter itself, and all streams, in C code that does not let go of it, such as a bad regular
+expression.)
 """
 
 import asyncio
@@ -23,6 +25,11 @@ from typing import Any
 from gateway.errors import RequestError, ShapeFailed
 
 logger = logging.getLogger(__name__)
+
+GRACE = 1.0
+"""Seconds that the hook's thread may take to notice that a call's time is over. If it does not, it is blocked."""
+
+MAX_BLOCKED = 8
 
 FAILED = "The gateway could not prepare the request. Its operator finds the reason in the log."
 
@@ -71,48 +78,90 @@ def find_hook(path: str) -> Hook:
         sys.path.insert(0, "")
     try:
         hook = getattr(importlib.import_module(module_name), name, None)
-    except Exception as error:
-        raise HookError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise HookError(f"{module_name} cannot be imported: {reason}") from error
     if not inspect.iscoroutinefunction(hook):
         raise HookError(f"{name} in {module_name} is not an async function")
     return hook
 
 
 class HookRunner:
-    """Calls one hook, each call for at most `timeout` seconds, in one thread with one lasting event loop."""
+    """Calls one hook, each call for at most `timeout` seconds, in one thread with one lasting event loop.
+
+    A call that blocks the thread cannot be ended. It is left behind and later ones get a new thread: of the
+    threads that are blocked so, at most `MAX_BLOCKED`.
+    """
 
     def __init__(self, hook: Hook, timeout: float) -> None:
         self._hook = hook
         self._timeout = timeout
-        self._loop = asyncio.new_event_loop()
-        # a daemon: a hook that never returns must not keep the process from ending
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hook", daemon=True)
-        self._thread.start()
+        self._worker = _Worker()
+        self._blocked: list[_Worker] = []
 
-    async def __call__(self, request: HookRequest) -> dict[str, Any]:
-        """The hook's body. Raises what it raised if that is `Rejected`, else `ShapeFailed`."""
-        future = asyncio.run_coroutine_threadsafe(self._call(request), self._loop)
+    async def __call__(self, request: HookRequest) -> object:
+        """What the hook returns. Raises what it raised if that is `Rejected`, else `ShapeFailed`."""
+        worker = self._worker
+        future = asyncio.run_coroutine_threadsafe(self._call(request), worker.loop)
+        try:
+            async with asyncio.timeout(self._timeout + GRACE):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:  # `_call` raises none: its thread does not even get to its own time limit
+            logger.error("the hook blocks its thread, which is here:\n%s", worker.stack())
+            self._leave_behind(worker)
+            raise ShapeFailed(FAILED) from None
+
+    def close(self) -> None:
+        self._worker.stop()
+        self._worker.join(timeout=1)
+
+    async def _call(self, request: HookRequest) -> object:
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                return await asyncio.wrap_future(future)
+                return await self._hook(request)
         except Rejected:
             raise
-        except Exception:
+        except BaseException as error:  # SystemExit too, which would end the thread
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # nobody waits for it any more
             if limit.expired():
-                logger.error("the hook took longer than %g s; its thread is here:\n%s", self._timeout, self._stack())
+                logger.exception("the hook took longer than %g s (GATEWAY_HOOK_TIMEOUT)", self._timeout)
             else:
                 logger.exception("the hook failed")
             raise ShapeFailed(FAILED) from None
 
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=1)
-        if not self._thread.is_alive():
-            self._loop.close()
+    def _leave_behind(self, worker: "_Worker") -> None:
+        if worker is not self._worker:
+            return  # another call has met the same blocked thread before
+        self._blocked = [each for each in self._blocked if each.is_alive()]
+        if len(self._blocked) == MAX_BLOCKED:
+            logger.error("%d threads are blocked by the hook; it gets no new one until one of them ends", MAX_BLOCKED)
+            return
+        worker.stop()  # should it ever come back
+        self._blocked.append(worker)
+        self._worker = _Worker()
 
-    async def _call(self, request: HookRequest) -> dict[str, Any]:
-        return await self._hook(request)
 
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        return "".join(traceback.format_stack(frame))
+class _Worker(threading.Thread):
+    """A thread with an event loop. It lasts, so that a hook can keep what belongs to one, such as an HTTP client."""
+
+    def __init__(self) -> None:
+        # a daemon: a hook that never returns must not keep the process from ending
+        super().__init__(name="hook", daemon=True)
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._stopping = asyncio.Event()
+        self.loop = self._runner.get_loop()
+        self.start()
+
+    def run(self) -> None:
+        with self._runner:
+            self._runner.run(self._stopping.wait())
+
+    def stop(self) -> None:
+        """End what the loop runs, then the thread."""
+        self.loop.call_soon_threadsafe(self._stopping.set)
+
+    def stack(self) -> str:
+        """Where the thread is now."""
+        return "".join(traceback.format_stack(sys._current_frames().get(self.ident or 0)))

@@ -1,6 +1,5 @@
 """Shaping: from what the client asks to what Ollama is sent. Presets first, the operator's hook last."""
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -76,21 +75,19 @@ class Shaper:
         if not model:
             raise InvalidRequest("model: is missing, and Ollama has none installed to fall back on.")
         body = {"model": model} | {field: value for field, value in body.items() if field != "model"}
-        if not self.rules.truncate:
-            body.setdefault("truncate", False)
-        if self._hook is not None:
-            body = await self._call_hook(
-                self._hook,
-                HookRequest(
-                    ask.kind,
-                    copy.deepcopy(body),
-                    name,
-                    ask.variables,
-                    client.address,
-                    {name: value for name, value in client.headers.items() if name in self.rules.hook_headers},
-                ),
-            )
-        return Job(ask.kind, body["model"], orjson.dumps(body))
+        if not self.rules.truncate and body.get("truncate") is None:
+            body["truncate"] = False
+        try:
+            content = orjson.dumps(body)
+        except orjson.JSONEncodeError:  # it reads deeper than it writes
+            raise InvalidRequest("The body is nested too deeply.") from None
+        if self._hook is None:
+            return Job(ask.kind, model, content)
+        headers = {name: value for name, value in client.headers.items() if name in self.rules.hook_headers}
+        return await self._call_hook(
+            self._hook,
+            HookRequest(ask.kind, orjson.loads(content), name, ask.variables, client.address, headers),
+        )
 
     def _pull(self, ask: Ask) -> Job:
         if not self.rules.allow_pull:
@@ -109,14 +106,17 @@ class Shaper:
             raise InvalidRequest(f"preset: there is none called {name[:100]}.")
         return preset.apply(ask)
 
-    async def _call_hook(self, hook: HookRunner, request: HookRequest) -> dict[str, Any]:
-        body = await hook(request)
+    async def _call_hook(self, hook: HookRunner, request: HookRequest) -> Job:
+        kind = Kind(request.kind)
+        body: Any = await hook(request)
         try:
-            check_body(Kind(request.kind), body)
-            orjson.dumps(body)
+            if not isinstance(body, dict):
+                raise InvalidRequest("It is not a dictionary.")
+            check_body(kind, body)
             if not body.get("model"):
                 raise InvalidRequest("model: is missing.")
-        except (InvalidRequest, TypeError) as error:
+            content = orjson.dumps({field: value for field, value in body.items() if field != "stream"})
+        except (InvalidRequest, orjson.JSONEncodeError) as error:
             logger.error("the hook returned a body that cannot be sent: %s", error)
             raise ShapeFailed(FAILED) from None
-        return {field: value for field, value in body.items() if field != "stream"}
+        return Job(kind, body["model"], content)
