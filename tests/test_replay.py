@@ -7,7 +7,7 @@ from itertools import pairwise
 import orjson
 import pytest
 
-from gateway.errors import BadUpstream, Busy, GatewayError, ModelNotFound, OllamaError
+from gateway.errors import BadUpstream, Busy, GatewayError, InvalidRequest, ModelNotFound, OllamaError
 from gateway.ollama import Ollama
 from tests.gateways import Gateway, gateway
 from tests.sse import Event, ending, messages
@@ -60,7 +60,7 @@ ENDINGS = {
     "error-runner-dies-before-first-token-chat-500": ("error", "ollama_error"),
     "error-runner-dies-before-first-token-generate-500": ("error", "ollama_error"),
     "error-runner-dies-with-message-chat-500": ("error", "ollama_error"),
-    "error-runner-rejects-400": ("error", "ollama_error"),
+    "error-runner-rejects-400": ("error", "invalid_request"),
     "error-thinking-unsupported-400": ("error", "ollama_error"),
     "error-tools-unsupported-400": ("error", "ollama_error"),
     # the gateway sends neither Host nor Origin of its clients, but an operator's Ollama may still refuse it
@@ -253,7 +253,13 @@ async def refusal(transcript: Transcript) -> GatewayError:
 @pytest.mark.parametrize(
     ("name", "error", "status", "retryable", "message"),
     [
-        ("error-runner-rejects-400", OllamaError, 400, False, "request (5000 tokens) exceeds the available context"),
+        (
+            "error-runner-rejects-400",
+            InvalidRequest,
+            422,
+            False,
+            "The conversation is too long for the model: request (5",
+        ),
         ("error-runner-500", OllamaError, 500, True, "Compute error."),
         ("error-queue-full-chat-503", Busy, 503, True, "server busy, please try again."),
         ("error-model-not-found-chat-404", ModelNotFound, 404, False, "model 'nope' not found"),
