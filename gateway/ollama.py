@@ -7,6 +7,7 @@ import re
 from asyncio import IncompleteReadError
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from typing import Any, Self
 
 import aiohttp
@@ -72,8 +73,9 @@ class Ollama:
         `done` is for the caller to judge.
         """
         decoder = NDJSONDecoder(self._max_line)
-        # bytes give the request a Content-Length: Ollama may notice a leaving client late without one
-        request = self._session.post(self.url + path, data=body, allow_redirects=False)
+        # a known size gives the request a Content-Length: Ollama may notice a leaving client late without one
+        # a file, because aiohttp would write bytes of many megabytes (images) at one go
+        request = self._session.post(self.url + path, data=BytesIO(body), allow_redirects=False)
         with _translated(self._connect_timeout):
             async with request as response:
                 if response.status != 200:
