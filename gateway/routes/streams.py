@@ -35,8 +35,7 @@ async def create(request: GatewayRequest) -> Response:
 async def read(request: GatewayRequest) -> Response:
     """Read a stream from the start, or from after the event that the client has seen last."""
     sid = request.path_params["sid"]
-    last_event_id = _last_event_id(request, parse_query(request.scope["query_string"]))
-    if last_event_id:
+    if last_event_id := _fields(request).get("last_event_id"):
         return _resume(request, last_event_id, sid)
     log = request.state["streams"].log(sid)
     if log is None:
@@ -53,9 +52,8 @@ async def stop(request: GatewayRequest) -> Response:
 async def _one_shot(request: GatewayRequest, kind: Literal[Kind.CHAT, Kind.GENERATE]) -> Response:
     if request.method == "HEAD":
         return _head()
-    fields = parse_query(request.scope["query_string"])
-    last_event_id = _last_event_id(request, fields)
-    if last_event_id:
+    fields = _fields(request)
+    if last_event_id := fields.get("last_event_id"):
         return _resume(request, last_event_id)
     ask = ask_by_query(kind, fields) if request.method == "GET" else ask_by_body(kind, fields, await request.body())
     generation = await _start(request, ask)
@@ -67,9 +65,15 @@ async def _start(request: GatewayRequest, ask: Ask) -> Generation:
     return request.state["streams"].start(job, ask.resume_window)
 
 
-def _last_event_id(request: GatewayRequest, fields: dict[str, str]) -> str:
-    """The header wins: `EventSource` keeps it current, while the query stays what the page wrote."""
-    return request.headers.get("last-event-id") or fields.get("last_event_id", "")
+def _fields(request: GatewayRequest) -> dict[str, str]:
+    """The query's fields, or the last event's id alone where a header tells it.
+
+    The header wins: `EventSource` keeps it current, while the query stays what the page wrote. Wrong as it may be,
+    it must not hide the id: a reconnect after its refusal would be refused again, for ever, instead of stopped.
+    """
+    if last_event_id := request.headers.get("last-event-id"):
+        return {"last_event_id": last_event_id}
+    return parse_query(request.scope["query_string"])
 
 
 def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None) -> Response:
