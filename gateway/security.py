@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +61,7 @@ class Guard:
         if self._any_origin or origin in self._cors_origins or self._localhost.fullmatch(origin):
             return True
         # the same origin, whatever scheme a proxy in front has spoken
-        return urlsplit(origin).netloc.lower() == host.lower() != ""
+        return origin.lower().partition("://")[2] == host.lower() != ""
 
     def _bounded(self, receive: Receive, announced: str) -> Receive:
         """`receive`, raising `TooLarge` in the handler that reads too much."""
