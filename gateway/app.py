@@ -11,12 +11,14 @@ from starlette.routing import Mount, Route
 from gateway.admission import Admission
 from gateway.health import Readiness
 from gateway.hooks import Hook, HookError, HookRunner, find_hook
+from gateway.journal import Access, Journal
 from gateway.logs.memory import MemoryLogs
+from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.ollama import Ollama
 from gateway.presets import Preset, PresetError, parse_presets
 from gateway.pulse import Pulse
-from gateway.relay import Generation, Limits
+from gateway.relay import Limits
 from gateway.responses import HANDLERS
 from gateway.routes import health, models, page, presets, streams
 from gateway.security import LOCALHOST_ORIGIN, Guard
@@ -42,6 +44,7 @@ ROUTES = [
     Route("/api/preview", presets.preview, methods=["POST"]),
     Route("/healthz", health.healthz),
     Route("/readyz", health.readyz),
+    Route("/metrics", health.metrics),
     Route("/", page.index),
     Mount("/static", page.Files(directory=page.STATIC)),
 ]
@@ -70,13 +73,26 @@ def create_app(settings: Settings) -> Starlette:
         )
         runner = HookRunner(hook, settings.hook_timeout) if hook else None
         async with ollama:
-            streams = _streams(settings, ollama, logs)
+            admission = Admission(max_active=settings.max_active, max_queued=settings.max_queued)
+            metrics = Metrics(admission, logs)
+            streams = Streams(
+                ollama,
+                logs,
+                admission,
+                Pulse(ollama, settings.status_interval),
+                limits=Limits(settings.first_token_timeout, settings.idle_timeout, settings.total_timeout),
+                attach_timeout=settings.attach_timeout,
+                max_resume_window=settings.max_resume_window,
+                observers=[metrics, Journal()],
+            )
+            metrics.watch(streams)
             models = Models(ollama)
             yield {
                 "streams": streams,
                 "models": models,
                 "shaper": Shaper(_rules(settings), models, lambda: _read_presets(settings), runner),
                 "readiness": Readiness(ollama, streams),
+                "metrics": metrics,
                 "ping_interval": settings.ping_interval,
                 "allow_preview": settings.allow_preview,
             }
@@ -88,6 +104,7 @@ def create_app(settings: Settings) -> Starlette:
     return Starlette(
         routes=ROUTES,
         middleware=[
+            Middleware(Access),
             Middleware(Guard, cors_origins=settings.cors_origins, max_body_bytes=settings.max_body_bytes),
             Middleware(
                 CORSMiddleware,
@@ -101,19 +118,6 @@ def create_app(settings: Settings) -> Starlette:
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
-    )
-
-
-def _streams(settings: Settings, ollama: Ollama, logs: MemoryLogs) -> Streams:
-    return Streams(
-        ollama,
-        logs,
-        Admission(max_active=settings.max_active, max_queued=settings.max_queued),
-        Pulse(ollama, settings.status_interval),
-        limits=Limits(settings.first_token_timeout, settings.idle_timeout, settings.total_timeout),
-        attach_timeout=settings.attach_timeout,
-        max_resume_window=settings.max_resume_window,
-        on_change=_ignore,
     )
 
 
@@ -143,7 +147,3 @@ def _hook(settings: Settings) -> Hook | None:
         return find_hook(settings.hook) if settings.hook else None
     except HookError as error:
         raise ConfigurationError(f"GATEWAY_HOOK: {settings.hook}: {error}.") from error
-
-
-def _ignore(generation: Generation) -> None:
-    """Nobody observes yet."""

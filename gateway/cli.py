@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import uvicorn
 import uvloop
 
-from gateway import __version__
+from gateway import __version__, journal
 from gateway.app import create_app
 from gateway.demo import Simulator
 from gateway.server import Server, config, listen
@@ -25,14 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--version" in arguments:
         print(__version__)
         return 0
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
         settings = load(arguments)
-        sock = listen(settings.host, settings.port)
+        sock = listen(settings.host, settings.port, settings.client_timeout)
     except ConfigurationError as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"GATEWAY_HOST, GATEWAY_PORT: cannot listen on {settings.host}:{settings.port}: {error}.")
+    journal.configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
         logger.warning("%s is set but is not a setting.", name)
     try:
@@ -59,7 +59,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> int:
 @contextlib.asynccontextmanager
 async def _simulator() -> AsyncIterator[str]:
     """The simulator's URL, while it is served in this process."""
-    sock = listen("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0, Settings.model_fields["client_timeout"].default)
     server = uvicorn.Server(uvicorn.Config(Simulator().app, log_config=None, access_log=False, server_header=False))
     # not `serve`, which would catch the signals that are meant for the gateway
     task = asyncio.create_task(server._serve([sock]))

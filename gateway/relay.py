@@ -5,9 +5,10 @@ A generation reads Ollama and appends to its log. It never waits for a viewer, a
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import orjson
@@ -22,6 +23,7 @@ from gateway.errors import (
     InternalError,
     LimitReached,
     OllamaError,
+    ShuttingDown,
     TotalTimeout,
     Truncated,
 )
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 1.0
 """How long a finished answer's connection may take to end, so that it can be used again."""
+
+
+SHUTDOWN_RETRY_MS = (1000, 10_000)
 
 
 class Kind(StrEnum):
@@ -65,11 +70,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What Ollama is to be asked: `body` is its request body, `model` is the body's own."""
+    """What Ollama is to be asked: `body` is its request body, `model` is the body's own.
+
+    `request_id` is only for the log: two jobs that ask for the same are equal.
+    """
 
     kind: Kind
     model: str
     body: bytes
+    request_id: str = field(default="", compare=False)
 
 
 class Generation:
@@ -77,7 +86,8 @@ class Generation:
 
     It ends exactly once: by Ollama's own last line, by an error, by `stop`, or when nobody watches: after
     `resume_window` seconds, or before the first viewer, `attach_timeout` if that is longer.
-    `on_change` is called with it when it enters another phase, and once when it has ended.
+    `on_change` is called with it when it enters another phase, and once when it has ended; `on_release` when
+    its upstream connection is closed, with the seconds that took.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Generation:
         limits: Limits,
         resume_window: float,
         on_change: Callable[["Generation"], None],
+        on_release: Callable[["Generation", float], None],
     ) -> None:
         self.sid = sid
         self.job = job
@@ -103,10 +114,11 @@ class Generation:
         self._limits = limits
         self._resume_window = resume_window
         self._on_change = on_change
+        self._on_release = on_release
         self._position = 0
         self._loop = asyncio.get_running_loop()
         self.created_at = self._loop.time()
-        self.asked_at = 0.0
+        self.asked_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at = 0.0
         self._read_at = 0.0
@@ -126,6 +138,14 @@ class Generation:
         self._task = self._loop.create_task(self._run(ticket), name=f"generation {self.sid}")
         # a callback, because a task that is cancelled before its first step never runs a `finally`
         self._task.add_done_callback(lambda _: self._release(ticket))
+
+    def timings(self) -> dict[str, int | None]:
+        """Milliseconds from its creation to Ollama being asked, to the first token and to the end; None if never."""
+        return {
+            "queue_ms": self._since_creation(self.asked_at),
+            "first_token_ms": self._since_creation(self.first_token_at),
+            "elapsed_ms": self._since_creation(self.ended_at or self._loop.time()),
+        }
 
     def stop(self, error: GatewayError) -> None:
         """End now, in whatever phase: `error` is the terminal message, the upstream connection is closed."""
@@ -183,6 +203,7 @@ class Generation:
             self._timer.cancel()
         if ticket is not None:
             ticket.release()
+        self._on_release(self, self._loop.time() - self.ended_at)
 
     async def _relay(self) -> None:
         self.asked_at = self._read_at = self._loop.time()
@@ -240,10 +261,12 @@ class Generation:
         summary = {
             "outcome": outcome,
             "events": self.log.last + (terminal is not None),
-            "first_token_ms": self.first_token_at and self._since_creation(self.first_token_at),
+            "first_token_ms": self._since_creation(self.first_token_at),
             "elapsed_ms": self._since_creation(self.ended_at),
         }
-        self.log.end(terminal, summary)
+        # streams that a shutdown has ended must not all come back in one wave
+        retry = random.randint(*SHUTDOWN_RETRY_MS) if isinstance(error, ShuttingDown) else None
+        self.log.end(terminal, summary, retry)
         if self._unwatched is not None:
             self._unwatched.cancel()
         if self._timer is not None:
@@ -277,14 +300,10 @@ class Generation:
             self._timer = self._loop.call_at(due, self._watch)
 
     def _next_limit(self) -> tuple[float, LimitReached]:
+        assert self.asked_at is not None
         first_token, idle, total = self._limits.first_token, self._limits.idle, self._limits.total
-        limits: list[tuple[float, float, LimitReached]] = [
-            (
-                self.asked_at,
-                total,
-                TotalTimeout(f"The answer took longer than {total:g} s (GATEWAY_TOTAL_TIMEOUT)."),
-            )
-        ]
+        message = f"The answer took longer than {total:g} s (GATEWAY_TOTAL_TIMEOUT)."
+        limits: list[tuple[float, float, LimitReached]] = [(self.asked_at, total, TotalTimeout(message))]
         if self.phase is Phase.GENERATING:
             message = f"Ollama sent nothing for {idle:g} s in the middle of the answer (GATEWAY_IDLE_TIMEOUT)."
             limits.append((self._read_at, idle, IdleTimeout(message)))
@@ -298,5 +317,5 @@ class Generation:
         passing = [(since + limit, error) for since, limit, error in limits if limit]
         return min(passing, key=lambda each: each[0], default=(float("inf"), limits[0][2]))
 
-    def _since_creation(self, moment: float) -> int:
-        return round((moment - self.created_at) * 1000)
+    def _since_creation(self, moment: float | None) -> int | None:
+        return None if moment is None else round((moment - self.created_at) * 1000)

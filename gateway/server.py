@@ -10,9 +10,6 @@ import uvicorn
 SEND_BUFFER = 64 * 1024
 """Bytes the kernel may hold for a client: a dead one is found sooner, and a slow one costs less."""
 
-USER_TIMEOUT_MS = 30_000
-"""How long sent bytes may stay unacknowledged before a client counts as gone (a pulled cable says nothing)."""
-
 FLUSH_SECONDS = 5
 """How long a client may take to read the end of its stream at shutdown."""
 
@@ -59,15 +56,18 @@ def config(app: object, log_level: str = "info") -> uvicorn.Config:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections notice a dead client. Raises `OSError`."""
+def listen(host: str, port: int, client_timeout: float) -> socket.socket:
+    """A listening socket whose connections notice a dead client: a pulled cable says nothing. Raises `OSError`.
+
+    A client counts as gone when what was sent to it stays unacknowledged for `client_timeout` seconds.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(client_timeout * 1000))
         sock.bind(address)
         sock.listen(2048)
         sock.setblocking(False)

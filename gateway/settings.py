@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     hook_headers: Names = Field((), description="Request headers that the hook may see; comma-separated.")
     allow_preview: CliImplicitFlag[bool] = Field(
         False, description="Serve POST /api/preview, which shows what Ollama would be sent, system prompts included."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Log lines for a person, or JSON objects.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    client_timeout: PositiveSeconds = Field(
+        30, description="Seconds until a client that acknowledges nothing that was sent counts as gone."
     )
     cors_origins: Names = Field(
         (),

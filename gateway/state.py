@@ -5,6 +5,7 @@ from typing import TypedDict
 from starlette.requests import Request
 
 from gateway.health import Readiness
+from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.shaping import Client, Shaper
 from gateway.streams import Streams
@@ -17,6 +18,7 @@ class GatewayState(TypedDict):
     models: Models
     shaper: Shaper
     readiness: Readiness
+    metrics: Metrics
     ping_interval: float
     allow_preview: bool
 

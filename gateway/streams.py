@@ -1,7 +1,7 @@
 """All streams of this process: starting, finding, watching and stopping them."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway import events
@@ -15,10 +15,21 @@ from gateway.relay import Generation, Job, Kind, Limits
 RETRY_MS = 1000
 
 
+class Observer:
+    """Told of every generation: when it starts, when it ends, and when its upstream connection has closed."""
+
+    def started(self, generation: Generation) -> None: ...
+
+    def ended(self, generation: Generation) -> None: ...
+
+    def released(self, generation: Generation, seconds: float) -> None:
+        """`seconds` after its end."""
+
+
 class Streams:
     """The registry of running generations and of the logs that hold what they, and ended ones, said.
 
-    `attach_timeout` and `max_resume_window` are in seconds. `on_change` is told of every phase and end.
+    `attach_timeout` and `max_resume_window` are in seconds.
     """
 
     def __init__(
@@ -31,9 +42,10 @@ class Streams:
         limits: Limits,
         attach_timeout: float,
         max_resume_window: float,
-        on_change: Callable[[Generation], None],
+        observers: Sequence[Observer],
     ) -> None:
         self.draining = False
+        self.viewers = 0
         self._ollama = ollama
         self._logs = logs
         self._admission = admission
@@ -41,7 +53,7 @@ class Streams:
         self._limits = limits
         self._attach_timeout = attach_timeout
         self._max_resume_window = max_resume_window
-        self._observer = on_change
+        self._observers = observers
         self._running: dict[str, Generation] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,9 +81,12 @@ class Streams:
             limits=self._limits,
             resume_window=min(resume_window, self._max_resume_window),
             on_change=self._changed,
+            on_release=self._released,
         )
         self._running[sid] = generation
         self._idle.clear()
+        for observer in self._observers:
+            observer.started(generation)
         generation.start(self._admission, self._attach_timeout)
         self._pulse.follow(generation)
         return generation
@@ -99,14 +114,15 @@ class Streams:
     def watching(self, sid: str) -> Iterator[None]:
         """Count a viewer for as long as it is there."""
         generation = self._running.get(sid)
-        if generation is None:
-            yield
-            return
-        generation.join()
+        self.viewers += 1
+        if generation:
+            generation.join()
         try:
             yield
         finally:
-            generation.leave()
+            self.viewers -= 1
+            if generation:
+                generation.leave()
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, let what runs finish for up to `seconds`, then end the rest with `shutting_down`."""
@@ -126,7 +142,12 @@ class Streams:
             del self._running[generation.sid]
             if not self._running:
                 self._idle.set()
-        self._observer(generation)
+            for observer in self._observers:
+                observer.ended(generation)
+
+    def _released(self, generation: Generation, seconds: float) -> None:
+        for observer in self._observers:
+            observer.released(generation, seconds)
 
 
 def stream_url(sid: str) -> str:

@@ -29,8 +29,11 @@ class EventLog(Protocol):
         """Show live readers a sidecar that is not kept: who comes later sees the newest, or none after an event."""
         ...
 
-    def end(self, terminal: bytes | None, payload: Mapping[str, object]) -> None:
-        """Append the terminal message, if one is still owed, and the `end` event. No bound can prevent it."""
+    def end(self, terminal: bytes | None, payload: Mapping[str, object], retry: int | None = None) -> None:
+        """Append the terminal message, if one is still owed, and the `end` event. No bound can prevent it.
+
+        `retry` is how many milliseconds a client shall wait before it reconnects.
+        """
         ...
 
     def read(self, after: int) -> AsyncIterator[bytes]:

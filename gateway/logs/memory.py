@@ -125,9 +125,10 @@ class MemoryLog:
             self._announced += 1
             self._wake()
 
-    def end(self, terminal: bytes | None, payload: Mapping[str, object]) -> None:
+    def end(self, terminal: bytes | None, payload: Mapping[str, object], retry: int | None = None) -> None:
         frames = self._framed([] if terminal is None else [terminal])
-        frames.append(events.end(self.sid, self.last + len(frames) + 1, payload))
+        end = events.end(self.sid, self.last + len(frames) + 1, payload)
+        frames.append(end if retry is None else events.retry(retry) + end)
         size = _size(frames)
         self.size += size
         self._frames += frames

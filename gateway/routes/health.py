@@ -1,7 +1,8 @@
-"""Is the process alive, can it serve."""
+"""Is the process alive, can it serve, what does it do."""
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
+from gateway.metrics import CONTENT_TYPE
 from gateway.state import GatewayRequest
 
 
@@ -16,3 +17,8 @@ async def readyz(request: GatewayRequest) -> JSONResponse:
     if problem:
         return JSONResponse({"status": "unavailable", "reason": problem}, status_code=503)
     return JSONResponse({"status": "ok"})
+
+
+async def metrics(request: GatewayRequest) -> Response:
+    """Prometheus metrics."""
+    return Response(request.state["metrics"].render(), headers={"Content-Type": CONTENT_TYPE})

@@ -1,5 +1,6 @@
 """Streams: the one-shot routes for `EventSource` and curl, and the stream as a resource."""
 
+from dataclasses import replace
 from typing import Literal
 
 from starlette.responses import JSONResponse, Response
@@ -62,7 +63,7 @@ async def _one_shot(request: GatewayRequest, kind: Literal[Kind.CHAT, Kind.GENER
 
 async def _start(request: GatewayRequest, ask: Ask) -> Generation:
     job = await request.state["shaper"].shape(ask, client(request))
-    return request.state["streams"].start(job, ask.resume_window)
+    return request.state["streams"].start(replace(job, request_id=request.scope["request_id"]), ask.resume_window)
 
 
 def _fields(request: GatewayRequest) -> dict[str, str]:
@@ -78,18 +79,22 @@ def _fields(request: GatewayRequest) -> dict[str, str]:
 
 def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None) -> Response:
     """Go on after the event that a client has seen last; never start anything."""
-    streams = request.state["streams"]
-    if sid is not None and streams.log(sid) is None:
-        return Response(status_code=NO_CONTENT)
+    streams, resumes = request.state["streams"], request.state["metrics"].resumes
     seen = parse_event_id(last_event_id)
-    if seen is None or sid not in (None, seen.sid):
-        raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
-    log = streams.log(seen.sid)
-    if log is None or (log.ended and seen.seq == log.last):
+    log = streams.log(sid or (seen.sid if seen else ""))
+    if log is None and (sid or seen):
+        resumes.labels("gone").inc()
         return Response(status_code=NO_CONTENT)
-    if seen.seq > log.last:
+    if seen is None or log is None or sid not in (None, seen.sid) or seen.seq > log.last:
+        resumes.labels("invalid").inc()
         raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
-    return _head() if request.method == "HEAD" else _stream(request, seen.sid, seen.seq)
+    if log.ended and seen.seq == log.last:
+        resumes.labels("ended").inc()
+        return Response(status_code=NO_CONTENT)
+    if request.method == "HEAD":
+        return _head()
+    resumes.labels("continued").inc()
+    return _stream(request, seen.sid, seen.seq)
 
 
 def _stream(request: GatewayRequest, sid: str, after: int) -> Response:
