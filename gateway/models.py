@@ -35,7 +35,7 @@ class Models:
         """Newest first, as Ollama lists them. Raises `UpstreamError`."""
         tags, loaded = await asyncio.gather(self._ollama.tags(), self._loaded())
         details = await asyncio.gather(*map(self._detail, tags))
-        self._details = {tag["digest"]: detail for tag, detail in zip(tags, details, strict=True) if detail}
+        self._details = {_digest(tag): detail for tag, detail in zip(tags, details, strict=True) if detail}
         return [_model(*each, loaded) for each in zip(tags, details, strict=True)]
 
     async def first(self) -> str | None:
@@ -53,14 +53,17 @@ class Models:
 
     async def _detail(self, tag: Json) -> Json:
         """Capabilities and context length, which `/api/tags` knows of some models only."""
-        digest = tag.get("digest", "")
-        if digest not in self._details:
+        if _digest(tag) not in self._details:
             async with self._show:
                 try:
                     return await self._ollama.show(tag["name"])
                 except GatewayError:  # deleted meanwhile, or broken: the others are still worth a list
                     return {}
-        return self._details[digest]
+        return self._details[_digest(tag)]
+
+
+def _digest(tag: Json) -> str:
+    return str(tag.get("digest") or tag["name"])
 
 
 def _model(tag: Json, detail: Json, loaded: dict[str, Json]) -> Model:

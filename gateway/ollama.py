@@ -109,7 +109,9 @@ class Ollama:
 
     async def _models(self, path: str) -> list[Json]:
         models = (await self._query("GET", path)).get("models") or []
-        if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
+        if not isinstance(models, list) or not all(
+            isinstance(model, dict) and isinstance(model.get("name"), str) for model in models
+        ):
             raise BadUpstream(f"Ollama's answer to {path} is not a list of models.")
         return models
 
