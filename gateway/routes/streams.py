@@ -82,7 +82,8 @@ def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None)
     streams, resumes = request.state["streams"], request.state["metrics"].resumes
     seen = parse_event_id(last_event_id)
     log = streams.log(sid or (seen.sid if seen else ""))
-    if log is None and (sid or seen):
+    # also after the id of an error's event, which belongs to no stream: the reader has seen its end
+    if (log is None and (sid or seen)) or (seen and streams.log(seen.sid) is None):
         resumes.labels("gone").inc()
         return Response(status_code=NO_CONTENT)
     if seen is None or log is None or sid not in (None, seen.sid) or seen.seq > log.last:
