@@ -285,7 +285,7 @@ SIMULATED = {
     "crash": ("error", "ollama_error", "generating"),
     "empty": ("error", "truncated", "loading"),
     "error": ("error", "ollama_error", "loading"),
-    "error-400": ("error", "ollama_error", "loading"),
+    "error-400": ("error", "invalid_request", "loading"),  # of the runner: the prompt is too long
     "error-401": ("error", "ollama_error", "loading"),
     "error-503": ("error", "busy", "loading"),
     "html": ("error", "bad_upstream", "loading"),
