@@ -250,7 +250,7 @@ export class Session {
     const turn = turns[at];
     if (!turn) return;
     const capabilities = models.find((known) => known.name === model)?.capabilities ?? [];
-    const request = S.requestFor(owner, turns, turn, model, capabilities);
+    const request = S.requestFor(owner, turns, turn, model, capabilities, S.presetOf(this.#state, owner));
     const answer = S.newAnswer(model, request, turns.slice(0, at + 1));
     this.#setTurn(chatId, turnId, (turn) => ({
       ...turn,
@@ -261,10 +261,10 @@ export class Session {
     this.#changeChat(chatId, { updated: Date.now(), running: true });
     this.#save(chatId, [turnId]);
     try {
-      const { url } = await this.#api.createStream(request);
+      const { url, model: asked } = await this.#api.createStream(request);
       // Stopped before the gateway had answered.
       if (!S.isActive(this.#find(chatId, turnId, answer.id))) return void this.#api.deleteStream(url).catch(() => {});
-      this.#setAnswer(chatId, turnId, answer.id, (answer) => ({ ...answer, url }));
+      this.#setAnswer(chatId, turnId, answer.id, (answer) => ({ ...answer, url, model: asked }));
       this.#save(chatId, [turnId]);
       await this.#follow(chatId, turnId, answer.id, this.#openStream(url));
     } catch (error) {

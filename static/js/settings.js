@@ -1,5 +1,6 @@
 /** System prompt, preset and parameters of the open chat. */
 import { $, h, setText, show } from "./dom.js";
+import { mayOverride, presetOf } from "./state.js";
 import { t } from "./strings.js";
 
 const THINK = /** @type {const} */ (["", "on", "off", "low", "medium", "high"]);
@@ -35,11 +36,6 @@ export class SettingsPanel {
     return /** @type {HTMLInputElement} */ (this.#form.elements.namedItem(name));
   }
 
-  #preset() {
-    const { chat, presets, defaultPreset } = this.#store.state;
-    return presets.find((preset) => preset.name === (chat.settings.preset || defaultPreset));
-  }
-
   #fill() {
     const { chat, presets, defaultPreset, presetsOnly } = this.#store.state;
     const { settings } = chat;
@@ -57,14 +53,12 @@ export class SettingsPanel {
 
   /** What the preset fixes cannot be set here; its variables can. */
   #applyPreset() {
-    const preset = this.#preset();
-    const { models, chat, presetsOnly } = this.#store.state;
+    const { models, chat } = this.#store.state;
+    const preset = presetOf(this.#store.state, chat);
     setText($(".preset-field .about", this.#form), preset?.description ?? "");
-    const fixed = preset?.overrides ?? [];
-    for (const name of ["system", "think", ...NUMBERS]) {
-      const decided = fixed.includes(name) || fixed.includes(`options.${name}`);
-      const field = this.#field(name);
-      field.disabled = decided || (presetsOnly && name === "system");
+    for (const name of ["system", "think", ...NUMBERS.map((name) => `options.${name}`)]) {
+      const field = this.#field(name.replace("options.", ""));
+      field.disabled = !mayOverride(preset, name);
       field.title = field.disabled ? t("setByPreset") : "";
     }
     const model = models.find((model) => model.name === this.#session.model());

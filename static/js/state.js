@@ -307,16 +307,30 @@ export function liveRate(answer, now) {
 }
 
 /**
- * The body of `POST /api/streams` for one turn: everything before it that is not omitted, then it.
- * @param {Chat} chat @param {Turn[]} turns @param {Turn} turn @param {string} model @param {string[]} capabilities
+ * Whether a chat with this preset may set a field itself; without a preset it may set everything.
+ * @param {Preset | undefined} preset @param {string} field `system`, `think`, or an option as `options.NAME`
  */
-export function requestFor(chat, turns, turn, model, capabilities) {
+export const mayOverride = (preset, field) =>
+  !preset || preset.overrides.some((name) => name === field || field.startsWith(`${name}.`));
+
+/** The preset in force. @param {State} state @param {Chat} chat */
+export const presetOf = ({ presets, defaultPreset }, chat) =>
+  presets.find((preset) => preset.name === (chat.settings.preset || defaultPreset));
+
+/**
+ * The body of `POST /api/streams` for one turn: everything before it that is not omitted, then it. What the
+ * preset decides is left out: the gateway would refuse it.
+ * @param {Chat} chat @param {Turn[]} turns @param {Turn} turn @param {string} model @param {string[]} capabilities
+ * @param {Preset} [inForce]
+ */
+export function requestFor(chat, turns, turn, model, capabilities, inForce) {
   const { system, preset, variables, think, ...options } = chat.settings;
+  const may = (/** @type {string} */ field) => mayOverride(inForce, field);
   /** @type {{role: string, content: string, images?: string[], tool_calls?: unknown[]}[]} */
-  const messages = system.trim() ? [{ role: "system", content: system }] : [];
+  const messages = system.trim() && may("system") ? [{ role: "system", content: system }] : [];
   for (const past of turns) {
     if (past !== turn && past.omitted) continue;
-    const images = capabilities.includes("vision") ? past.images.map((url) => url.slice(url.indexOf(",") + 1)) : [];
+    const images = capabilities.includes("vision") || !may("model") ? past.images.map((url) => url.slice(url.indexOf(",") + 1)) : [];
     messages.push({ role: "user", content: past.prompt, ...(images.length ? { images } : {}) });
     if (past === turn) break;
     const answer = shownAnswer(past);
@@ -324,14 +338,14 @@ export function requestFor(chat, turns, turn, model, capabilities) {
     const calls = answer.tools.map((call) => ({ function: call }));
     messages.push({ role: "assistant", content: answer.text, ...(calls.length ? { tool_calls: calls } : {}) });
   }
-  const set = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
+  const set = Object.entries(options).filter(([name, value]) => value !== null && may(`options.${name}`));
   /** @type {Record<string, unknown>} */
-  const body = { model, messages };
-  if (Object.keys(set).length) body.options = set;
-  if (think && capabilities.includes("thinking")) body.think = think === "on" ? true : think === "off" ? false : think;
+  const body = may("model") ? { model, messages } : { messages };
+  if (set.length) body.options = Object.fromEntries(set);
+  if (think && may("think") && capabilities.includes("thinking")) body.think = think === "on" ? true : think === "off" ? false : think;
   return {
     chat: body,
-    ...(preset ? { preset, variables } : {}),
+    ...(inForce ? { preset: inForce.name, variables } : preset ? { preset } : {}),
     resume_window: RESUME_WINDOW,
   };
 }

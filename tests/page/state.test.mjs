@@ -103,14 +103,28 @@ test("a request has the turns before it, and no others", () => {
 });
 
 test("only what was set is sent", () => {
-  const settings = { temperature: 0, seed: 7, think: "on", preset: "p", variables: { tone: "dry" } };
+  const settings = { temperature: 0, seed: 7, think: "on" };
   const turns = [turn("a", "")];
   const request = S.requestFor(chat(settings), turns, turns[0], "m", ["thinking"]);
   assert.deepEqual(request.chat.options, { temperature: 0, seed: 7 });
   assert.equal(request.chat.think, true);
-  assert.deepEqual([request.preset, request.variables], ["p", { tone: "dry" }]);
   // A model that cannot think answers 400 to the question.
   assert.equal("think" in S.requestFor(chat(settings), turns, turns[0], "m", []).chat, false);
+});
+
+test("with a preset only what it leaves to the client is sent", () => {
+  const settings = { system: "Be brief", temperature: 0, seed: 7, think: "on", preset: "p", variables: { tone: "dry" } };
+  const turns = [turn("a", "")];
+  const sent = (overrides) => S.requestFor(chat(settings), turns, turns[0], "m", ["thinking"], { name: "p", overrides });
+  assert.deepEqual(sent([]), {
+    chat: { messages: [{ role: "user", content: "a" }] },
+    preset: "p",
+    variables: { tone: "dry" },
+    resume_window: S.RESUME_WINDOW,
+  });
+  assert.deepEqual(sent(["options.seed"]).chat.options, { seed: 7 });
+  const all = sent(["model", "system", "think", "options"]).chat;
+  assert.deepEqual([all.model, all.messages.length, all.think, all.options], ["m", 2, true, { temperature: 0, seed: 7 }]);
 });
 
 test("images go to models that see, as bare base64", () => {

@@ -1,0 +1,1 @@
+"""The bundled page in a real Chromium, against real servers."""

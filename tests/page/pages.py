@@ -1,0 +1,149 @@
+"""A page as a person sees it: open, ask, read; and what is never allowed to happen on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # An address that is not this machine's own is no secure context: how a page is seen in a LAN over HTTP.
+    "--host-resolver-rules=MAP 192.0.2.1 127.0.0.1",
+]
+LONG = 20_000
+"""Milliseconds that an answer of the simulator may take on a busy machine."""
+
+Turns = list[dict[str, Any]]
+
+READ_TURNS = """async () => {
+  const db = await new Promise((resolve) => {
+    const request = indexedDB.open("gateway");
+    request.onsuccess = () => resolve(request.result);
+  });
+  const all = await new Promise((resolve) => {
+    const request = db.transaction("turns").objectStore("turns").getAll();
+    request.onsuccess = () => resolve(request.result);
+  });
+  db.close();
+  return all.filter((turn) => turn.chat === location.hash.slice(1)).sort((a, b) => a.at - b.at);
+}"""
+
+CSP_LISTENER = """
+addEventListener("securitypolicyviolation", (event) =>
+  console.error("CSP", event.violatedDirective, event.blockedURI, event.sourceFile));
+"""
+
+
+@dataclass
+class Visit:
+    """One page on one gateway. `bad` is what the browser complained about."""
+
+    page: Page
+    url: str
+    bad: list[str] = field(default_factory=list)
+    network_fails: bool = False
+    """The test cuts the network or stops a server: the browser's own note of that is no fault of the page."""
+
+    @property
+    def prompt(self) -> Locator:
+        return self.page.locator("#prompt")
+
+    @property
+    def turns(self) -> Locator:
+        return self.page.locator(".turn")
+
+    @property
+    def text(self) -> Locator:
+        """The last answer."""
+        return self.page.locator(".turn .text").last
+
+    @property
+    def phase(self) -> Locator:
+        return self.page.locator(".turn .phase").last
+
+    @property
+    def figures(self) -> Locator:
+        """Of the last answer; seen once it has ended."""
+        return self.page.locator(".turn .figures").last
+
+    @property
+    def toast(self) -> Locator:
+        return self.page.locator(".toast")
+
+    async def ask(self, prompt: str) -> None:
+        turns = await self.turns.count()
+        await self.prompt.fill(prompt)
+        await self.prompt.press("Enter")
+        await expect(self.turns).to_have_count(turns + 1)
+
+    async def answered(self) -> str:
+        """The Markdown of the last answer, once it is complete and kept."""
+        await expect(self.turns.last).to_have_attribute("data-status", "done", timeout=LONG)
+        turns = await self.saved(lambda turns: turns[-1]["answers"][-1]["status"] == "done")
+        return str(turns[-1]["answers"][-1]["text"])
+
+    async def saved(self, until: Callable[[Turns], bool]) -> Turns:
+        """The turns of the open chat in the browser's database, as soon as `until` holds for them."""
+        for _ in range(LONG // 50):
+            turns: Turns = await self.page.evaluate(READ_TURNS)
+            if turns and until(turns):
+                return turns
+            await self.page.wait_for_timeout(50)
+        raise AssertionError(f"not kept as expected: {turns}")
+
+    async def choose(self, model: str) -> None:
+        await self.page.locator("#model").click()
+        await self.page.locator(f"#models [data-model='{model}']").click()
+
+    def _note(self, message: ConsoleMessage) -> None:
+        network = message.text.startswith("Failed to load resource") or "net::ERR" in message.text
+        if message.type in ("error", "warning") and not (network and self.network_fails):
+            self.bad.append(f"{message.type}: {message.text}")
+
+    def _check(self, request: Request) -> None:
+        target = urlsplit(request.url)
+        if target.scheme not in ("data", "blob") and target.netloc != urlsplit(self.url).netloc:
+            self.bad.append(f"asked {request.url}")
+
+    def watch(self) -> None:
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.bad.append(f"uncaught: {error}"))
+        self.page.on("request", self._check)
+
+
+class Visits:
+    """Everything a test opened, to be closed and judged at its end."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._contexts: list[BrowserContext] = []
+        self._visits: list[Visit] = []
+
+    async def open(self, url: str, path: str = "/", *, network_fails: bool = False, **context: Any) -> Visit:
+        """A new person with an empty browser, on the page at `url`. `context` is playwright's."""
+        self._contexts.append(await self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | context))
+        return await self.tab(url, path, network_fails=network_fails)
+
+    async def tab(self, url: str, path: str = "/", *, network_fails: bool = False) -> Visit:
+        """Another tab of the same person."""
+        page = await self._contexts[-1].new_page()
+        visit = Visit(page, url, network_fails=network_fails)
+        self._visits.append(visit)
+        visit.watch()
+        await page.add_init_script(CSP_LISTENER)
+        await page.goto(url + path)
+        return visit
+
+    async def leave(self) -> None:
+        bad = [complaint for visit in self._visits for complaint in visit.bad]
+        for context in self._contexts:
+            await context.close()
+        assert bad == []

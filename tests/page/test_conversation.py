@@ -1,0 +1,218 @@
+"""A conversation as a person has it: ask, read, ask again."""
+
+import base64
+import re
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from gateway.demo import Simulator
+from tests.gateways import gateway
+from tests.page.pages import LONG, Visits
+from tests.page.parrot import Parrot
+from tests.servers import serve
+
+FAST = {"token_rate": 400.0, "load_seconds": 0.0, "prompt_seconds": 0.0}
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+async def test_an_answer_streams_as_markdown(visits: Visits) -> None:
+    """Text is there before the answer ends, and every construct is an element in the end."""
+    text = "# Title\n\nSome **bold** and `code`.\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nx = 1\n```\n"
+    async with serve(Parrot(text, rate=15)) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        await visit.ask("Hello **you**")
+        await expect(visit.page.locator(".asked .prompt")).to_have_text("Hello **you**")
+        await expect(visit.text.locator("h1")).to_have_text("Title")
+        await expect(visit.turns.last).to_have_attribute("data-status", "streaming")
+        assert await visit.answered() == text
+        await expect(visit.text.locator("strong")).to_have_text("bold")
+        await expect(visit.text.locator("li")).to_have_count(2)
+        await expect(visit.text.locator("tbody td")).to_have_text(["1", "2"])
+        await expect(visit.text.locator(".code")).to_contain_text("x = 1")
+        await expect(visit.page).to_have_title("Hello **you** · Gateway")
+
+
+async def test_code_is_copied(visits: Visits) -> None:
+    """The button of a code block copies the block, that of the answer its Markdown."""
+    text = "Look:\n\n```py\nx = 1\n\ny = 2\n```"
+    async with serve(Parrot(text)) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url, permissions=["clipboard-read", "clipboard-write"])
+        await visit.ask("Code")
+        await visit.answered()
+        await visit.text.get_by_role("button", name="Copy").click()
+        await expect(visit.page.get_by_role("status")).to_have_text("Copied")
+        assert await visit.page.evaluate("navigator.clipboard.readText()") == "x = 1\n\ny = 2"
+        await visit.page.get_by_role("button", name="Copy the answer as Markdown").click()
+        await visit.page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('Look:')")
+
+
+async def test_thinking_opens_while_it_thinks_and_closes_at_the_answer(visits: Visits) -> None:
+    async with gateway(Simulator(token_rate=60, load_seconds=0, prompt_seconds=0)) as gw:
+        visit = await visits.open(gw.url)
+        await visit.choose("qwen3:latest")
+        await visit.ask("Why?")
+        thinking = visit.page.locator(".thinking")
+        await expect(thinking).to_have_attribute("open", "")
+        await expect(thinking.locator("summary")).to_have_text("Thinking…")
+        await visit.answered()
+        await expect(thinking).not_to_have_attribute("open", "")
+        await expect(thinking.locator("summary")).to_have_text(re.compile(r"Thought for [\d.]+ s"))
+        await thinking.locator("summary").click()
+        await expect(thinking.locator(".thoughts")).to_contain_text("The user says")
+
+
+async def test_tool_calls_are_shown(visits: Visits) -> None:
+    """With a preset that brings tools; here the request is given them on its way out."""
+    async with gateway(Simulator(**FAST)) as gw:
+        visit = await visits.open(gw.url)
+
+        async def with_tools(route, request):  # type: ignore[no-untyped-def]
+            body = request.post_data_json
+            tool = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+            body["chat"]["tools"] = [{"type": "function", "function": tool}]
+            await route.continue_(post_data=body)
+
+        await visit.page.route("**/api/streams", with_tools)
+        await visit.ask("What is the weather in Toronto?")
+        await visit.answered()
+        await expect(visit.page.locator(".calls li")).to_contain_text("get_weather")
+        await expect(visit.page.locator(".calls pre")).to_contain_text('"city"')
+
+
+async def test_answer_again_keeps_the_earlier_answer(visits: Visits) -> None:
+    """Also with another model; one can go back and forth."""
+    async with gateway(Simulator(**FAST)) as gw:
+        visit = await visits.open(gw.url)
+        await visit.ask("Tell me something")
+        await visit.answered()
+        await visit.page.get_by_role("button", name="Answer again", exact=True).click()
+        await expect(visit.page.locator(".variants span")).to_have_text("2/2", timeout=LONG)
+        await visit.page.get_by_role("button", name="Answer again with another model").click()
+        await visit.page.locator("#models [data-model='gemma3:latest']").click()
+        await expect(visit.page.locator(".variants span")).to_have_text("3/3", timeout=LONG)
+        await expect(visit.figures).to_contain_text("gemma3")
+        await expect(visit.page.locator("#model")).to_contain_text("llama3.2")
+        await visit.page.get_by_role("button", name="Previous answer").click()
+        await expect(visit.page.locator(".variants span")).to_have_text("2/3")
+        await expect(visit.figures).to_contain_text("llama3.2")
+
+
+async def test_edit_and_ask_again_replaces_what_followed(visits: Visits) -> None:
+    """And undo brings it back."""
+    async with serve(parrot := Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        for prompt in ("first", "second"):
+            await visit.ask(prompt)
+            await visit.answered()
+        await visit.turns.first.hover()
+        await visit.turns.first.get_by_role("button", name="Edit and ask again").click()
+        await visit.page.locator(".editing textarea").fill("changed")
+        await visit.page.keyboard.press("Enter")
+        await expect(visit.turns).to_have_count(1)
+        await visit.answered()
+        assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["changed"]
+        await visit.toast.get_by_role("button", name="Undo").click()
+        await expect(visit.page.locator(".asked .prompt")).to_have_text(["first", "second"])
+        await visit.saved(lambda turns: [turn["prompt"] for turn in turns] == ["first", "second"])
+
+
+async def test_a_turn_is_deleted_and_brought_back(visits: Visits) -> None:
+    async with serve(parrot := Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        for prompt in ("first", "second"):
+            await visit.ask(prompt)
+            await visit.answered()
+        await visit.turns.first.hover()
+        await visit.turns.first.get_by_role("button", name="Delete this turn").click()
+        await expect(visit.turns).to_have_count(1)
+        await visit.ask("third")
+        await visit.answered()
+        assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["second", "Yes.", "third"]
+        await visit.turns.last.hover()
+        await visit.turns.last.get_by_role("button", name="Delete this turn").click()
+        await visit.toast.get_by_role("button", name="Undo").click()
+        await expect(visit.page.locator(".asked .prompt")).to_have_text(["second", "third"])
+
+
+async def test_images_go_to_a_model_that_sees(visits: Visits) -> None:
+    """By picker, paste and drop; another model says who could see them."""
+    async with gateway(simulator := Simulator(**FAST)) as gw:
+        visit = await visits.open(gw.url)
+        await visit.page.get_by_role("button", name="Add images").click()
+        await expect(visit.toast).to_contain_text("llama3.2:latest cannot see images")
+        await visit.choose("gemma3:latest")
+        await visit.page.locator("#files").set_input_files(
+            [{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}]
+        )
+        await expect(visit.page.locator("#thumbs img")).to_have_count(1)
+        event = """(kind) => {
+          const data = new DataTransfer();
+          const bytes = Uint8Array.from(atob("%s"), (char) => char.charCodeAt(0));
+          data.items.add(new File([bytes], "b.png", { type: "image/png" }));
+          const target = document.querySelector("#prompt");
+          target.dispatchEvent(kind === "paste"
+            ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
+            : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+        }"""
+        for count, kind in enumerate(("paste", "drop"), start=2):
+            await visit.page.evaluate(event % base64.b64encode(PIXEL).decode(), kind)
+            await expect(visit.page.locator("#thumbs img")).to_have_count(count)
+        await visit.page.get_by_role("button", name="Remove this image").first.click()
+        await visit.ask("What is this?")
+        await visit.answered()
+        await expect(visit.page.locator(".asked .images img")).to_have_count(2)
+        body = simulator.requests[-1].body
+        assert body.count(base64.b64encode(PIXEL)) == 2
+
+
+async def test_settings_shape_the_request(visits: Visits) -> None:
+    """Only what was set is sent; new chats begin with it when the person wants that."""
+    async with serve(parrot := Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        await visit.page.get_by_role("button", name="Settings").click()
+        await visit.page.get_by_label("System prompt").fill("Be brief.")
+        await visit.page.get_by_label("Temperature").fill("0.3")
+        await visit.page.get_by_label("Seed").fill("7")
+        await visit.page.get_by_role("button", name="Use for new chats").click()
+        await visit.page.get_by_role("button", name="Done").click()
+        await visit.ask("Hello")
+        await visit.answered()
+        assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert parrot.bodies[-1]["options"] == {"temperature": 0.3, "seed": 7}
+        await visit.page.reload()
+        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.ask("Hello")
+        await visit.answered()
+        assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+async def test_a_preset_and_its_variables(visits: Visits, tmp_path: Path) -> None:
+    """What the preset does not leave to the client cannot be set, and is not sent; its variables are."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        """[presets.pirate]
+        description = "Talks like one"
+        system = "You are {name}."
+        options = { temperature = 0.9 }
+        variables = { name = "Anne" }
+        overrides = ["model", "options.seed"]
+        """
+    )
+    async with serve(parrot := Parrot("Arr.")) as ollama, gateway(ollama, config=str(config)) as gw:
+        visit = await visits.open(gw.url)
+        await visit.page.get_by_role("button", name="Settings").click()
+        await visit.page.get_by_label("System prompt").fill("Be brief.")
+        await visit.page.get_by_label("Seed").fill("7")
+        await visit.page.get_by_label("Preset").select_option("pirate")
+        await expect(visit.page.locator(".preset-field .about")).to_have_text("Talks like one")
+        await expect(visit.page.get_by_label("System prompt")).to_be_disabled()
+        await expect(visit.page.get_by_label("Temperature")).to_be_disabled()
+        await visit.page.get_by_label("name", exact=True).fill("Mary")
+        await visit.page.get_by_role("button", name="Done").click()
+        await visit.ask("Hello")
+        await visit.answered()
+        assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "You are Mary."}
+        assert parrot.bodies[-1]["options"] == {"temperature": 0.9, "seed": 7}
