@@ -77,10 +77,7 @@ class Shaper:
         body = {"model": model} | {field: value for field, value in body.items() if field != "model"}
         if not self.rules.truncate and body.get("truncate") is None:
             body["truncate"] = False
-        try:
-            content = orjson.dumps(body)
-        except orjson.JSONEncodeError:  # it reads deeper than it writes
-            raise InvalidRequest("The body is nested too deeply.") from None
+        content = _json(body)
         if self._hook is None:
             return Job(ask.kind, model, content)
         headers = {name: value for name, value in client.headers.items() if name in self.rules.hook_headers}
@@ -92,7 +89,7 @@ class Shaper:
     def _pull(self, ask: Ask) -> Job:
         if not self.rules.allow_pull:
             raise InvalidRequest("Pulling models is not allowed here (GATEWAY_ALLOW_PULL).", status=403)
-        return Job(ask.kind, ask.body["model"], orjson.dumps(ask.body))
+        return Job(ask.kind, ask.body["model"], _json(ask.body))
 
     def _apply_preset(self, name: str | None, ask: Ask) -> Json:
         if name is None:
@@ -115,8 +112,15 @@ class Shaper:
             check_body(kind, body)
             if not body.get("model"):
                 raise InvalidRequest("model: is missing.")
-            content = orjson.dumps({field: value for field, value in body.items() if field != "stream"})
-        except (InvalidRequest, orjson.JSONEncodeError) as error:
+            content = _json({field: value for field, value in body.items() if field != "stream"})
+        except InvalidRequest as error:
             logger.error("the hook returned a body that cannot be sent: %s", error)
             raise ShapeFailed(FAILED) from None
         return Job(kind, body["model"], content)
+
+
+def _json(body: Json) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:  # a client's body can be nested deeper than orjson writes
+        raise InvalidRequest(f"The body cannot be written as JSON: {error}.") from None

@@ -32,4 +32,4 @@ async def preview(request: GatewayRequest) -> Response:
     if not request.state["allow_preview"]:
         raise NotFound("Previews are off here (GATEWAY_ALLOW_PREVIEW).")
     job = await request.state["shaper"].shape(ask_for_stream(await request.body()), client(request))
-    return Response(job.body, media_type="application/json")
+    return Response(job.body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
