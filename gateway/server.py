@@ -29,8 +29,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if not self.should_exit:  # as it does when the lifespan failed, which then left no state
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.lifespan.state["shaper"].reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.lifespan.state["shaper"].reload)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         streams = self.lifespan.state["streams"]
