@@ -15,6 +15,7 @@ from gateway import demo
 from gateway.demo import Simulator, answers
 from gateway.demo.faults import FAULTS
 from gateway.demo.models import Model, full_name
+from gateway.demo.shapes import json_answer
 from gateway.demo.wire import dumps, timestamp
 from tests import transcripts
 from tests.servers import serve
@@ -339,6 +340,9 @@ def test_model_names(name: str, full: str | None) -> None:
             500,
             "failed to parse grammar",
         ),
+        ('{"keep_alive":NaN}', 400, "invalid character 'N' looking for beginning of value"),
+        ("null", 400, "model is required"),
+        ("[" * 100_000, 400, "exceeded max depth"),
         ('{"model":"fault:nothing","messages":[]}', 404, "model 'fault:nothing' not found"),
     ],
 )
@@ -699,6 +703,12 @@ async def test_format_gets_json_that_fits(format_: Any) -> None:
         "list": ["Blue", "sky"],
     }
     assert node["id"] == node["next"]["id"] == 42
+
+
+def test_a_schema_cannot_ask_for_too_much() -> None:
+    """A tree that doubles at every level, or a huge list, would hang the simulator."""
+    node: dict[str, Any] = {"type": "array", "minItems": 10**9, "items": {"$ref": "#"}}
+    assert len(json_answer(node, "x")) < 50_000
 
 
 async def test_options_end_an_answer() -> None:

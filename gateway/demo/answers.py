@@ -1,7 +1,7 @@
 """What the simulated models say: prose with Markdown, chosen by the prompt's words.
 
-`_TOPICS` is searched from the top; the first pattern that the prompt matches has the word. Each topic has
-several answers, and the seed picks one, so that asking again gives another.
+`_TOPICS` is searched from the top; the first pattern that the prompt matches has the word, and if none does, the
+general answers have it. Most topics have several answers, the best one first.
 """
 
 import re
@@ -18,7 +18,10 @@ def tokens(text: str) -> list[str]:
 
 
 def answer(messages: Sequence[dict[str, Any]], seed: int) -> str:
-    """The next thing to say in a conversation; `messages` as in Ollama's chat request, not empty."""
+    """The next thing to say in a conversation; `messages` as in Ollama's chat request, not empty.
+
+    `seed` 0 is for the first time that this is asked; each further seed gives the next of the answers.
+    """
     last = messages[-1]
     if last.get("role") == "tool":
         return f"The tool says:\n\n> {_line(last, 400)}\n\nSo that is settled. Shall I look anything else up? 🔎"
@@ -30,7 +33,7 @@ def answer(messages: Sequence[dict[str, Any]], seed: int) -> str:
     if last.get("images"):
         return _IMAGE.format(count=len(last["images"]), plural="s" if len(last["images"]) > 1 else "")
     choice = _answers(messages, prompt)
-    return choice[(crc32(prompt.encode(errors="replace")) + seed) % len(choice)]
+    return choice[seed % len(choice)]
 
 
 def thinking(messages: Sequence[dict[str, Any]]) -> str:
@@ -52,7 +55,9 @@ def _answers(messages: Sequence[dict[str, Any]], prompt: str) -> list[str]:
     topic = _line({"content": prompt}, 80)
     again = any(message.get("role") == "assistant" for message in messages[:-1])
     opening = _FOLLOW_UP if again else _OPENING
-    return [opening[i % len(opening)].format(topic=topic) + body for i, body in enumerate(_GENERAL)]
+    start = crc32(prompt.encode(errors="replace"))
+    bodies = [_GENERAL[(start + i) % len(_GENERAL)] for i in range(len(_GENERAL))]
+    return [opening[(start + i) % len(opening)].format(topic=topic) + body for i, body in enumerate(bodies)]
 
 
 def _prompt(messages: Sequence[dict[str, Any]]) -> str:
@@ -264,7 +269,7 @@ fn main() {
 The two assertions are the whole point: a network read may end **anywhere**, even inside a character.
 """
 
-_TABLE = """Here they are side by side:
+_TABLE = """There is one comparison that I know by heart, so here it is:
 
 | | Server-Sent Events | WebSocket | Long polling |
 |---|---|---|---|
@@ -405,7 +410,9 @@ Write down what you would do differently. Future you will be grateful.
 > Plans are worthless, but planning is everything. — *Dwight D. Eisenhower*
 """
 
-_RECIPE = """## Pancakes for four 🥞
+_RECIPE = """I know a single recipe, but it is a good one.
+
+## Pancakes for four 🥞
 
 **Ingredients**
 
@@ -556,7 +563,7 @@ _JOKES = [
     "with a `Last-Event-ID`. “As I was saying,” says the bartender. 🍻",
 ]
 
-_MATHS = """Let us derive the quadratic formula, by completing the square.
+_MATHS = """My favourite piece of algebra: the quadratic formula, derived by completing the square.
 
 Start with *ax² + bx + c = 0* and *a ≠ 0*.
 
@@ -776,7 +783,7 @@ _TOPICS = [
     _topic("story|tale", _STORY),
     _topic("jokes?|funny|laugh", *_JOKES),
     _topic("maths?|equation|quadratic|formula|proof|prove", _MATHS),
-    _topic("steps?|plan|how (do|can|should) (i|we)|list|checklist", _STEPS, _RECIPE),
+    _topic("steps?|plan|how (do|can|should) (i|we)|checklist|to-?do", _STEPS),
     _topic("summar(y|i[sz]e)|tl;?dr|in short", _SUMMARY),
     _topic("who are you|what are you|your name|help|what can you do", _ABOUT),
     _topic("thanks|thank you|thx|cheers", *_THANKS),

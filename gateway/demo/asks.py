@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import orjson
@@ -47,12 +48,22 @@ _GO_KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: 
 
 _INTEGERS = "num_keep seed num_predict top_k repeat_last_n num_ctx num_batch num_gpu main_gpu num_thread"
 _FLOATS = "top_p min_p typical_p temperature repeat_penalty presence_penalty frequency_penalty"
-_OPTIONS: dict[str, tuple[type | tuple[type, ...], frozenset[str]]] = {
-    "integer": ((int, float), frozenset(_INTEGERS.split())),
-    "float32": ((int, float), frozenset(_FLOATS.split())),
-    "boolean": (bool, frozenset({"use_mmap"})),
-    "array": (list, frozenset({"stop"})),
+_OPTIONS = {
+    "integer": frozenset(_INTEGERS.split()),
+    "float32": frozenset(_FLOATS.split()),
+    "boolean": frozenset({"use_mmap"}),
+    "array": frozenset({"stop"}),
 }
+
+
+def _is(kind: str, option: Any) -> bool:
+    """Whether an option is of that Go type. A missing one is; any JSON number is an integer to Ollama."""
+    if kind == "array":
+        return option is None or isinstance(option, list)
+    if isinstance(option, int | float) and not isinstance(option, bool):
+        return kind != "boolean" and isfinite(option)
+    return option is None or (kind == "boolean" and isinstance(option, bool))
+
 
 _GO_SYNTAX = {
     "Expecting value": "looking for beginning of value",
@@ -71,6 +82,8 @@ def parse(body: bytes, struct: str, fields: Fields) -> dict[str, Any]:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         value = _lenient(body.decode(errors="replace"))
+    if value is None:  # to Go, null is an object without fields
+        return {}
     if not isinstance(value, dict):
         raise RefusedError(400, f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go value of type api.{struct}")
     _check(struct, value, fields)
@@ -80,15 +93,22 @@ def parse(body: bytes, struct: str, fields: Fields) -> dict[str, Any]:
 def _lenient(text: str) -> Any:
     """Go reads the first value only, and replaces what is not Unicode; its complaints are worded here."""
     try:
-        value = json.JSONDecoder().raw_decode(text.lstrip())[0]
+        value = json.JSONDecoder(parse_constant=_no_constant).raw_decode(text.lstrip())[0]
     except json.JSONDecodeError as error:
         rest = error.doc[error.pos :].strip()
         if not rest or error.msg.startswith("Unterminated"):
             raise RefusedError(400, "unexpected EOF") from None
         where = _GO_SYNTAX.get(error.msg, "looking for beginning of value")
         raise RefusedError(400, f"invalid character '{rest[0]}' {where}") from None
+    except RecursionError:
+        raise RefusedError(400, "exceeded max depth") from None
     clean = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return json.loads(clean)
+
+
+def _no_constant(name: str) -> None:
+    """Python reads `NaN` and `Infinity`, which are not JSON."""
+    raise RefusedError(400, f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")
 
 
 def _check(struct: str, value: Mapping[str, Any], fields: Fields) -> None:
@@ -124,7 +144,7 @@ class Ask:
         struct = "ChatRequest" if kind == "chat" else "GenerateRequest"
         value = parse(body, struct, _FIELDS[kind])
         if kind == "chat":
-            messages = value.get("messages") or []
+            messages = [{} if message is None else message for message in value.get("messages") or []]
         elif value.get("prompt") or value.get("images"):
             messages = [{"role": "user", "content": value.get("prompt"), "images": value.get("images")}]
         else:
@@ -170,11 +190,9 @@ class Ask:
             raise RefusedError(400, f"{long_name} does not support tools")
         if self.suffix and "insert" not in model.capabilities:
             raise RefusedError(400, f"{long_name} does not support insert")
-        for kind, (types, names) in _OPTIONS.items():
+        for kind, names in _OPTIONS.items():
             for name in names & self.options.keys():
-                if not isinstance(self.options[name], types) or (
-                    isinstance(self.options[name], bool) and kind != "boolean"
-                ):
+                if not _is(kind, self.options[name]):
                     raise RefusedError(500, f'option "{name}" must be of type {kind}')
         if not all(isinstance(stop, str) for stop in self.options.get("stop") or []):
             raise RefusedError(500, 'option "stop" must be of an array of strings')
@@ -227,4 +245,4 @@ def _duration(value: Any) -> int | None:
         ns = value * 10**9
     else:
         raise RefusedError(400, f"Unsupported type: '{_GO_KINDS[type(value)]}'")
-    return FOREVER if ns < 0 else min(int(ns), FOREVER)
+    return FOREVER if ns < 0 else int(min(ns, FOREVER))

@@ -14,18 +14,23 @@ Schema = dict[str, Any]
 _DEPTH = 8
 """Deeper than this a schema that refers to itself is cut short."""
 
+_VALUES = 1000
+"""And so is one that asks for more values than this in all."""
+
 
 def fit(schema: Schema, words: Iterator[str]) -> Any:
     """A value for a JSON schema: the usual keywords and local `$ref`s; strings are taken from `words`."""
     return _Fitter(schema, words).value(schema, 0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Fitter:
     root: Schema
     words: Iterator[str]
+    left: int = _VALUES
 
     def value(self, schema: Schema, depth: int) -> Any:
+        self.left -= 1
         schema = self._resolved(schema)
         if "const" in schema:
             return schema["const"]
@@ -58,13 +63,15 @@ class _Fitter:
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties = schema.get("properties") or {}
-        names = properties if depth < _DEPTH else schema.get("required") or []
-        return {name: self.value(properties.get(name) or {}, depth) for name in names if depth < 2 * _DEPTH}
+        return {name: self.value(properties[name], depth) for name in properties if self._goes_on(depth)}
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
-        fewest = schema.get("minItems", 0)
-        count = max(fewest, min(3, schema.get("maxItems", 3))) if depth < _DEPTH else 0
-        return [self.value(schema.get("items") or {}, depth) for _ in range(count)]
+        count = max(schema.get("minItems", 0), min(3, schema.get("maxItems", 3)))
+        items = schema.get("items") or {}
+        return [self.value(items, depth) for _ in range(min(count, _VALUES)) if self._goes_on(depth)]
+
+    def _goes_on(self, depth: int) -> bool:
+        return depth < _DEPTH and self.left > 0
 
 
 ANY_OBJECT: Schema = {

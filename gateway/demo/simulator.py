@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
+from zlib import crc32
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -26,7 +27,7 @@ from gateway.demo.wire import BARE_JSON, Door, Endpoint, Exchange, RefusedError,
 
 VERSION = "0.33.0-demo"
 REMEMBERED = 4096
-"""So many requests are kept for a test to look at."""
+"""So many requests are kept for a test to look at, and so many conversations for another answer."""
 
 State = Literal["waiting", "loading", "prompt", "generating", "done", "cancelled"]
 
@@ -71,6 +72,7 @@ class Simulator:
         self.requests: deque[Request] = deque(maxlen=REMEMBERED)
         self.states: Counter[State] = Counter()
         """How many requests are in each state, all since the start included."""
+        self._asked: Counter[int] = Counter()
         self._scheduler = Scheduler(parallel, max_queue)
         self._pulls = Pulls(self.models, pull_seconds)
         self._changed = asyncio.Event()
@@ -226,8 +228,18 @@ class Simulator:
                 if fault:
                     await self._fail(fault, "prompt", generation)
                 else:
-                    seed = int(ask.options.get("seed") or self.states.total())  # so that no two are the same
-                    await Script.write(ask, model, seed).perform(generation, native=model.native)
+                    script = Script.write(ask, model, self._seed(ask))
+                    await script.perform(generation, native=model.native)
+
+    def _seed(self, ask: Ask) -> int:
+        """As asked for; else how often this very conversation was asked before, so that the answers differ."""
+        if (seed := ask.options.get("seed")) is not None:
+            return int(seed)
+        if len(self._asked) > REMEMBERED:
+            self._asked.clear()
+        conversation = crc32(dumps(ask.messages))
+        self._asked[conversation] += 1
+        return self._asked[conversation] - 1
 
     async def _fail(self, fault: Fault | None, when: str, generation: Generation) -> None:
         if fault and fault.when == when:
