@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -13,6 +14,12 @@ SEND_BUFFER = 64 * 1024
 FLUSH_SECONDS = 5
 """How long a client may take to read the end of its stream at shutdown."""
 
+HURRIED_FLUSH_SECONDS = 0.5
+"""The same after a second signal."""
+
+ABANDON_SECONDS = 2
+"""How long a handler may then take to notice that its client was cut off."""
+
 
 class Server(uvicorn.Server):
     """Drains its streams before it stops listening: until then clients can still reconnect and read on."""
@@ -20,11 +27,12 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
         super().__init__(config)
         self._drain_seconds = drain_seconds
-        self._at_once = False
+        self._hurry = asyncio.Event()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once. Neither is raised again: a stop is a success."""
-        self._at_once = self.should_exit
+        if self.should_exit:
+            asyncio.get_running_loop().call_soon_threadsafe(self._hurry.set)
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -33,17 +41,28 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         streams = self.lifespan.state["streams"]
-        drain = asyncio.ensure_future(streams.drain(self._drain_seconds))
-        while not drain.done() and not self._at_once:
-            await asyncio.wait([drain], timeout=0.1)
-        if self._at_once:
+        drain = asyncio.create_task(streams.drain(self._drain_seconds))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait([drain, hurry], return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
             drain.cancel()
             await streams.drain(0)
-            self.config.timeout_graceful_shutdown = 1
+        cut = asyncio.create_task(self._cut_off())
         await super().shutdown(sockets)
+        cut.cancel()
+        hurry.cancel()
+
+    async def _cut_off(self) -> None:
+        """Cut the clients that do not read their end in time: uvicorn would log a traceback for each."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._hurry.wait()
+                await asyncio.sleep(HURRIED_FLUSH_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
-def config(app: object, log_level: str = "info") -> uvicorn.Config:
+def config(app: object) -> uvicorn.Config:
     """uvicorn's configuration for a gateway. No access log of its own: it would hold query strings, so prompts."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
@@ -51,14 +70,16 @@ def config(app: object, log_level: str = "info") -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=FLUSH_SECONDS,
+        timeout_graceful_shutdown=FLUSH_SECONDS + ABANDON_SECONDS,
     )
 
 
 def listen(host: str, port: int, client_timeout: float) -> socket.socket:
     """A listening socket whose connections notice a dead client: a pulled cable says nothing. Raises `OSError`.
 
-    A client counts as gone when what was sent to it stays unacknowledged for `client_timeout` seconds.
+    A client counts as gone when what was sent to it stays unacknowledged for `client_timeout` seconds. One that is
+    alive but has read nothing for as long, so that its buffers are full, counts as gone too: that is how Linux
+    means TCP_USER_TIMEOUT (tcp(7)).
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
