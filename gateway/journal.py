@@ -3,13 +3,14 @@
 Lines are for a person, or JSON objects for a machine; both hold the same fields.
 """
 
+import json
 import logging
 import re
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import Literal
 
-import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,6 +67,9 @@ class Access:
         began = time.monotonic()
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            status = status or 500  # which is sent outside of this
+            raise
         finally:
             path = _STREAM_PATH.sub(r"\1…", scope["path"][:PATH_CHARS])
             level = logging.DEBUG if _QUIET_PATHS.fullmatch(path) else logging.INFO
@@ -107,21 +111,25 @@ class _ConsoleFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        # indented: what an exception quotes must not forge a line either
+        return "\n    ".join(super().format(record).splitlines())
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = getattr(record, "fields", {})
         return " ".join([super().formatMessage(record), *(f"{name}={_word(value)}" for name, value in fields.items())])
 
 
 def _word(value: object) -> str:
-    """A field's value as one word: what a client has named must not forge a line."""
+    """A field's value as one word: what a client has named must not forge a line, nor steer a terminal."""
     text = str(value)
-    return text if re.fullmatch(r"[\w./:@…-]+", text) else orjson.dumps(text).decode()
+    return text if re.fullmatch(r"[\w./:@…-]+", text) else json.dumps(text)
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -129,4 +137,4 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return json.dumps(line, default=str)
