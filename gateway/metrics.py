@@ -21,6 +21,9 @@ disable_created_metrics()  # a second series for each, which nobody asked for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+MODELS = 200
+"""So many models get time series of their own. Ollama may know one model by many names."""
+
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
 CANCEL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1)
@@ -111,7 +114,8 @@ class Metrics(Observer):
     def _model(self, generation: Generation) -> str:
         """Anybody can ask for any name; only one that has answered is worth a time series."""
         model = normal_name(generation.job.model)
-        if generation.first_token_at is not None and generation.job.kind is not Kind.PULL:
+        answered = generation.first_token_at is not None and generation.job.kind is not Kind.PULL
+        if answered and len(self._answered) < MODELS:
             self._answered.add(model)
         return model if model in self._answered else "other"
 

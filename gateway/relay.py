@@ -135,7 +135,7 @@ class Generation:
         """Take a place in the queue and run. A pull needs no slot: it keeps no model busy."""
         ticket = None if self.job.kind is Kind.PULL else admission.enter(self._move)
         self._unwatched = self._loop.call_later(max(attach_timeout, self._resume_window), self._abandon)
-        self._task = self._loop.create_task(self._run(ticket), name=f"generation {self.sid}")
+        self._task = self._loop.create_task(self._run(ticket))
         # a callback, because a task that is cancelled before its first step never runs a `finally`
         self._task.add_done_callback(lambda _: self._release(ticket))
 
@@ -195,7 +195,7 @@ class Generation:
         except GatewayError as error:
             self._fail(error)
         except Exception:
-            logger.exception("stream %s failed", self.sid)
+            logger.exception("request %s failed", self.job.request_id)
             self._fail(InternalError("The gateway failed. Its log has the details."))
 
     def _release(self, ticket: Ticket | None) -> None:

@@ -44,7 +44,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _crash(request: Request, error: Exception) -> Response:
     """A fault of ours. The traceback goes to the log, nothing of it to the client."""
-    return error_json(InternalError("The gateway failed. Its log has the details."))
+    # Starlette answers this outside of all middleware
+    headers = {"X-Request-Id": request.scope["request_id"]}
+    return error_json(InternalError("The gateway failed. Its log has the details."), headers)
 
 
 async def _gone(request: Request, error: Exception) -> Response:
