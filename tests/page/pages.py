@@ -146,4 +146,4 @@ class Visits:
         bad = [complaint for visit in self._visits for complaint in visit.bad]
         for context in self._contexts:
             await context.close()
-        assert bad == []
+        assert not bad, "\n".join(bad)

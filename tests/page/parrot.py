@@ -23,6 +23,8 @@ class Parrot:
         self.done = {"prompt_eval_count": 30, "eval_count": len(self.pieces), "eval_duration": 10**9} | done
         self.bodies: list[dict[str, Any]] = []
         """What was asked, so far."""
+        self.told = asyncio.Event()
+        """Set when an answer was told to its end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/api/chat":
@@ -41,3 +43,4 @@ class Parrot:
         empty = {"role": "assistant", "content": ""}
         end = {"model": "parrot", "message": empty, "done": True, "done_reason": "stop"} | self.done
         yield orjson.dumps(end) + b"\n"
+        self.told.set()
