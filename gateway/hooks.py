@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 GRACE = 1.0
 """Seconds that the hook's thread may take to notice that a call's time is over. If it does not, it is blocked."""
 
-MAX_BLOCKED = 8
+MAX_BLOCKED = 4
 
 FAILED = "The gateway could not prepare the request. Its operator finds the reason in the log."
 
@@ -107,7 +107,7 @@ class HookRunner:
             async with asyncio.timeout(self._timeout + GRACE):
                 return await asyncio.wrap_future(future)
         except TimeoutError:  # `_call` raises none: its thread does not even get to its own time limit
-            logger.error("the hook blocks its thread, which is here:\n%s", worker.stack())
+            logger.error("the hook does not end when its time is over; its thread is here:\n%s", worker.stack())
             self._leave_behind(worker)
             raise ShapeFailed(FAILED) from None
 
