@@ -1,0 +1,67 @@
+"""The gateway as a process of its own, with its real listening socket, signals and log."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Process:
+    """`log` holds the lines of standard error; all of them once `ended` has returned."""
+
+    url: str
+    log: list[str] = field(default_factory=list)
+    _process: asyncio.subprocess.Process = field(kw_only=True)
+    _reading: asyncio.Task[None] = field(kw_only=True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended by itself."""
+        await self._reading
+        return await self._process.wait()
+
+
+@asynccontextmanager
+async def process(directory: Path, *flags: str, **environment: str) -> AsyncIterator[Process]:
+    """A gateway on a free port, started in `directory` with these flags and no settings of the outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "OLLAMA_"))}
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "--port=0", *flags),
+        cwd=directory,
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**20,
+    )
+    assert running.stdout
+    assert running.stderr
+    log: list[str] = []
+    reading = asyncio.create_task(_collect(running.stderr, log))
+    try:
+        opened = (await running.stdout.readline()).decode()
+        assert opened.startswith("Open http://"), log
+        yield Process(opened.split()[1], log, _process=running, _reading=reading)
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
+        await reading
+
+
+async def _collect(stream: asyncio.StreamReader, lines: list[str]) -> None:
+    while line := await stream.readline():
+        lines.append(line.decode().rstrip("\n"))
