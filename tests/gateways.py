@@ -1,5 +1,6 @@
 """A gateway in front of a simulated Ollama, both real servers, in the loop of the test."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ async def gateway(ollama: Simulator | str, **settings: Any) -> AsyncIterator[Gat
         async with serve(ollama.app) as url, gateway(url, **settings) as running:
             yield running
         return
-    app = create_app(Settings(ollama_url=ollama, **settings))
+    # in a thread, because it reads files: the command line does it before there is a loop
+    app = create_app(await asyncio.to_thread(lambda: Settings(ollama_url=ollama, **settings)))
     state: dict[str, Any] = {}
 
     async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
