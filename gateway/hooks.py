@@ -112,8 +112,8 @@ class HookRunner:
             raise ShapeFailed(FAILED) from None
 
     def close(self) -> None:
+        """Tell the thread to end. Nobody waits for it: what its hook does may never end."""
         self._worker.stop()
-        self._worker.join(timeout=1)
 
     async def _call(self, request: HookRequest) -> object:
         try:
