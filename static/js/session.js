@@ -357,12 +357,14 @@ export class Session {
     }
     this.#pulling = null;
     remember("pull", null);
-    if (pull.done) {
-      this.#store.set({ pull: null });
-      this.#notice({ key: "pulled", vars: { model } });
-      this.setModel(model);
-    } else if (pull.failure?.code === "cancelled") this.#store.set({ pull: null });
     await this.refresh();
+    if (pull.done) {
+      // "llama3.2" is listed as "llama3.2:latest".
+      const name = this.#state.models.find(({ name }) => name === model || name === `${model}:latest`)?.name;
+      if (name) this.setModel(name);
+      this.#notice({ key: "pulled", vars: { model } });
+    }
+    if (pull.done || pull.failure?.code === "cancelled") this.#store.set({ pull: null });
   }
 
   stopPull() {

@@ -20,7 +20,9 @@ PIXEL = base64.b64decode(
 
 async def test_an_answer_streams_as_markdown(visits: Visits) -> None:
     """Text is there before the answer ends, and every construct is an element in the end."""
-    text = "# Title\n\nSome **bold** and `code`.\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nx = 1\n```\n"
+    text = (
+        "# Title\n\nSome **bold** and `code`.\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nx = 1\n```\n"
+    )
     async with serve(Parrot(text, rate=15)) as ollama, gateway(ollama) as gw:
         visit = await visits.open(gw.url)
         await visit.ask("Hello **you**")

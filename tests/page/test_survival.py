@@ -64,7 +64,7 @@ async def test_the_back_forward_cache_gives_the_answer_back(visits: Visits) -> N
         await visit.ask("Go on")
         await expect(visit.text).to_contain_text("word5")
         await visit.page.evaluate("window.kept = true")
-        await visit.page.goto(f"{gw.url}/healthz")
+        await visit.page.goto("about:blank")
         await visit.page.go_back(wait_until="commit")  # a page that was kept does not load again
         assert await visit.page.evaluate("window.kept") is True
         assert await visit.answered() == TEXT
