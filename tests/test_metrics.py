@@ -1,0 +1,198 @@
+"""What /metrics says agrees exactly with what was done."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gateway import __version__
+from gateway.demo import Simulator
+from gateway.metrics import CONTENT_TYPE, MODELS
+from tests.exposition import Family, parse
+from tests.gateways import Gateway, gateway
+from tests.sse import ending, messages
+
+CHAT = "/api/chat?model=llama3.2&prompt=Hello"
+STORY = "/api/chat?model=llama3.2&prompt=Write+a+long+story"
+
+NAMES = {
+    "gateway_streams_active": "gauge",
+    "gateway_viewers_active": "gauge",
+    "gateway_streams_total": "counter",
+    "gateway_time_to_first_token_seconds": "histogram",
+    "gateway_time_per_output_token_seconds": "histogram",
+    "gateway_tokens_total": "counter",
+    "gateway_queue_depth": "gauge",
+    "gateway_queue_wait_seconds": "histogram",
+    "gateway_resumes_total": "counter",
+    "gateway_cancel_seconds": "histogram",
+    "gateway_log_bytes": "gauge",
+    "gateway_upstream_errors_total": "counter",
+    "gateway_build_info": "gauge",
+}
+
+
+def fast() -> Simulator:
+    return Simulator(load_seconds=0, prompt_seconds=0, token_rate=0, pull_seconds=0, parallel=64)
+
+
+async def scrape(gw: Gateway) -> dict[str, Family]:
+    async with gw.session.get(gw.url + "/metrics") as response:
+        assert response.headers["Content-Type"] == CONTENT_TYPE
+        return parse(await response.text())
+
+
+async def until(gw: Gateway, condition: Callable[[dict[str, Family]], bool]) -> dict[str, Family]:
+    while not condition(families := await scrape(gw)):
+        pass
+    return families
+
+
+async def test_the_names_are_the_contract_and_the_figures_start_at_nothing() -> None:
+    async with gateway(fast()) as gw:
+        families = await scrape(gw)
+    assert {name: family.kind for name, family in families.items()} == NAMES
+    build = families.pop("gateway_build_info")
+    assert build.samples == {("gateway_build_info", frozenset({("version", __version__)})): 1}
+    assert not any(value for family in families.values() for value in family.samples.values())
+
+
+async def test_outcomes_tokens_and_times_are_counted_by_kind_and_model() -> None:
+    async with gateway(fast()) as gw:
+        done = [messages(await gw.read(CHAT))[-1].json for _ in range(3)]
+        asked = {"model": "llama3.2:latest", "prompt": "Hello", "raw": True}
+        done.append(messages(await gw.read("/api/generate", json=asked))[-1].json)
+        thought = messages(await gw.read("/api/chat?model=qwen3&prompt=Hello"))[-1].json
+        families = await scrape(gw)
+
+    streams, tokens = families["gateway_streams_total"], families["gateway_tokens_total"]
+    assert streams.value(kind="chat", model="llama3.2:latest", outcome="complete") == 3
+    assert streams.value(kind="generate", model="llama3.2:latest", outcome="complete") == 1
+    assert streams.value(kind="chat", model="qwen3:latest", outcome="complete") == 1
+    assert streams.total() == 5
+    for direction, name in {"in": "prompt_eval_count", "out": "eval_count"}.items():
+        expected = sum(line[name] for line in done)
+        assert tokens.value(model="llama3.2:latest", direction=direction) == expected > 0
+        assert tokens.value(model="qwen3:latest", direction=direction) == thought[name] > 0
+    for name in ("time_to_first_token", "time_per_output_token", "queue_wait"):
+        assert families[f"gateway_{name}_seconds"].value("_count") == 5
+    assert families["gateway_cancel_seconds"].value("_count") == 0
+    assert families["gateway_streams_active"].value() == families["gateway_viewers_active"].value() == 0
+
+
+async def test_failures_are_counted_by_code() -> None:
+    codes = {
+        "fault:error-500": "ollama_error",
+        "fault:truncate": "truncated",
+        "fault:not-json": "bad_upstream",
+        "nosuch": "model_not_found",
+        "fault:stall": "idle_timeout",
+    }
+    async with gateway(fast(), idle_timeout=0.05) as gw:
+        for model, code in codes.items():
+            for _ in range(2):
+                assert ending(await gw.read(f"/api/chat?model={model}&prompt=Hi")) == ("error", code)
+        families = await scrape(gw)
+    errors = families["gateway_upstream_errors_total"]
+    assert {dict(labels)["code"]: value for (_, labels), value in errors.samples.items()} == dict.fromkeys(
+        codes.values(), 2
+    )
+    assert families["gateway_streams_total"].total(outcome="error") == 10
+    assert families["gateway_tokens_total"].total() == 0
+
+
+async def test_an_unreachable_ollama_is_an_upstream_error(closed_port: str) -> None:
+    async with gateway(closed_port) as gw:
+        await gw.read(CHAT)
+        families = await scrape(gw)
+    assert families["gateway_upstream_errors_total"].value(code="ollama_unreachable") == 1
+    assert families["gateway_time_to_first_token_seconds"].value("_count") == 0
+
+
+async def test_levels_follow_streams_viewers_and_the_queue() -> None:
+    async with gateway(Simulator(load_seconds=0, prompt_seconds=0, token_rate=5), max_active=2) as gw:
+        async with gw.open(STORY) as first, gw.open(STORY) as second, gw.open(STORY), gw.open(STORY):
+            running = await first.next()
+            await second.next()
+            async with gw.open("/api/streams/" + (running.id or "").split("-")[0]) as also:
+                await also.next()
+                families = await scrape(gw)
+        assert families["gateway_streams_active"].value() == 4
+        assert families["gateway_viewers_active"].value() == 5
+        assert families["gateway_queue_depth"].value() == 2
+        assert families["gateway_log_bytes"].value() == gw.state["streams"].held_bytes > 0
+        families = await until(gw, lambda families: families["gateway_cancel_seconds"].value("_count") == 4)
+    assert families["gateway_streams_active"].value() == 0
+    assert families["gateway_viewers_active"].value() == 0
+    assert families["gateway_queue_depth"].value() == 0
+    assert families["gateway_streams_total"].total(outcome="cancelled") == 4
+    assert families["gateway_cancel_seconds"].value("_sum") < 4
+    assert families["gateway_upstream_errors_total"].samples == {}
+
+
+async def test_the_bytes_of_the_logs_go_when_they_are_forgotten() -> None:
+    async with gateway(fast(), retain_seconds=0.2) as gw:
+        await gw.read(STORY)
+        held = (await scrape(gw))["gateway_log_bytes"].value()
+        assert held > 100_000
+        await until(gw, lambda families: families["gateway_log_bytes"].value() == 0)
+
+
+async def test_resumes_are_counted_by_result() -> None:
+    async with gateway(fast()) as gw:
+        events = await gw.read(CHAT)
+        first, last = events[1].id or events[2].id or "", events[-1].id or ""
+        stranger = "0" * 32 + "-7"
+        results = {
+            "continued": [first, first, first],
+            "ended": [last],
+            "gone": [stranger, stranger],
+            "invalid": ["nonsense"],
+        }
+        for ids in results.values():
+            for last_event_id in ids:
+                async with gw.session.get(gw.url + CHAT, headers={"Last-Event-ID": last_event_id}) as response:
+                    await response.read()
+        families = await scrape(gw)
+    resumes = families["gateway_resumes_total"]
+    assert {name: resumes.value(result=name) for name in results} == {name: len(ids) for name, ids in results.items()}
+    assert resumes.total() == 7
+    assert families["gateway_streams_total"].total() == 1
+
+
+async def test_a_pull_counts_as_a_stream_and_nothing_else() -> None:
+    async with gateway(fast(), allow_pull=True) as gw:
+        sid = await gw.start(pull={"model": "smollm2"})
+        assert ending(await gw.read(f"/api/streams/{sid}")) == ("complete", None)
+        families = await scrape(gw)
+    assert families["gateway_streams_total"].value(kind="pull", model="other", outcome="complete") == 1
+    assert families["gateway_time_to_first_token_seconds"].value("_count") == 0
+    assert families["gateway_tokens_total"].total() == 0
+
+
+async def test_made_up_model_names_add_no_series() -> None:
+    async with gateway(fast()) as gw:
+        await gw.read(CHAT)
+        await gw.read("/api/chat?model=made-up&prompt=Hi")
+        before = await scrape(gw)
+        await each(1000, lambda n: gw.read(f"/api/chat?model=made-up-{n}&prompt=Hi"))
+        after = await scrape(gw)
+    assert series(after) == series(before)
+    assert after["gateway_streams_total"].value(kind="chat", model="other", outcome="error") == 1001
+
+
+async def test_even_names_that_answer_are_bounded() -> None:
+    async with gateway(fast()) as gw:
+        await each(MODELS + 50, lambda n: gw.read(f"/api/chat?model=fault:no-tokens-{n + 1}&prompt=Hi"))
+        families = await scrape(gw)
+    streams = families["gateway_streams_total"]
+    assert len(streams.samples) == MODELS + 1
+    assert streams.value(kind="chat", model="other", outcome="complete") == 50
+
+
+async def each(count: int, run: Callable[[int], Awaitable[object]]) -> None:
+    """`run` for 0 to `count`, 50 at a time."""
+    for start in range(0, count, 50):
+        await asyncio.gather(*(run(n) for n in range(start, start + 50)))
+
+
+def series(families: dict[str, Family]) -> set[object]:
+    return {sample for family in families.values() for sample in family.samples}
