@@ -18,10 +18,12 @@ from gateway.models import Models
 from gateway.ollama import Ollama
 from gateway.presets import Preset, PresetError, parse_presets
 from gateway.pulse import Pulse
+from gateway.quotas import Quota, Quotas
 from gateway.relay import Limits
+from gateway.requests import Bounds
 from gateway.responses import HANDLERS
-from gateway.routes import health, models, page, presets, streams
-from gateway.security import LOCALHOST_ORIGIN, Guard
+from gateway.routes import health, models, page, presets, session, streams
+from gateway.security import LOCALHOST_ORIGIN, SESSION_PATH, Authentication, Guard, Keys
 from gateway.settings import PRESETS, ConfigurationError, Settings, read_config
 from gateway.shaping import Rules, Shaper
 from gateway.state import GatewayState
@@ -42,6 +44,8 @@ ROUTES = [
     Route("/api/models", models.models),
     Route("/api/presets", presets.presets),
     Route("/api/preview", presets.preview, methods=["POST"]),
+    Route(SESSION_PATH, session.create, methods=["POST"]),
+    Route(SESSION_PATH, session.delete, methods=["DELETE"]),
     Route("/healthz", health.healthz),
     Route("/readyz", health.readyz),
     Route("/metrics", health.metrics),
@@ -57,6 +61,7 @@ def create_app(settings: Settings) -> Starlette:
     """
     _read_presets(settings)
     hook = _hook(settings)
+    keys = Keys(settings.keys())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[GatewayState]:
@@ -75,6 +80,9 @@ def create_app(settings: Settings) -> Starlette:
         async with ollama:
             admission = Admission(max_active=settings.max_active, max_queued=settings.max_queued)
             metrics = Metrics(admission, logs)
+            quotas = Quotas(
+                Quota(settings.client_max_streams, settings.client_max_queued, settings.client_starts_per_minute)
+            )
             streams = Streams(
                 ollama,
                 logs,
@@ -83,11 +91,14 @@ def create_app(settings: Settings) -> Starlette:
                 limits=Limits(settings.first_token_timeout, settings.idle_timeout, settings.total_timeout),
                 attach_timeout=settings.attach_timeout,
                 max_resume_window=settings.max_resume_window,
-                observers=[metrics, Journal()],
+                observers=[metrics, quotas, Journal()],
             )
             metrics.watch(streams)
             models = Models(ollama)
             yield {
+                "bounds": Bounds(settings.max_messages, settings.max_images, settings.max_prompt_chars),
+                "keys": keys,
+                "quotas": quotas,
                 "streams": streams,
                 "models": models,
                 "shaper": Shaper(_rules(settings), models, lambda: _read_presets(settings), runner),
@@ -105,7 +116,13 @@ def create_app(settings: Settings) -> Starlette:
         routes=ROUTES,
         middleware=[
             Middleware(Access),
-            Middleware(Guard, cors_origins=settings.cors_origins, max_body_bytes=settings.max_body_bytes),
+            Middleware(
+                Guard,
+                allowed_hosts=settings.allowed_hosts,
+                cors_origins=settings.cors_origins,
+                max_head_bytes=settings.max_head_bytes,
+                max_body_bytes=settings.max_body_bytes,
+            ),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
@@ -113,8 +130,9 @@ def create_app(settings: Settings) -> Starlette:
                 allow_credentials=True,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-                expose_headers=["Location", "Retry-After"],
+                expose_headers=["Location", "Retry-After", "X-Request-Id"],
             ),
+            Middleware(Authentication, keys=keys),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,

@@ -47,7 +47,15 @@ async def _serve(settings: Settings, sock: socket.socket) -> int:
         if settings.demo:
             url = await stack.enter_async_context(_simulator())
             settings = settings.model_copy(update={"ollama_url": url})
-        server = Server(config(create_app(settings)), settings.drain_seconds)
+        server = Server(
+            config(
+                create_app(settings),
+                max_head_bytes=settings.max_head_bytes,
+                request_timeout=settings.request_timeout,
+                trusted_proxies=settings.trusted_proxies,
+            ),
+            settings.drain_seconds,
+        )
         logger.info("settings: %s", settings.summary())
         port = sock.getsockname()[1]
         host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host

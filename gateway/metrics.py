@@ -17,7 +17,7 @@ from gateway.ollama import normal_name
 from gateway.relay import Generation, Kind, Outcome
 from gateway.streams import Observer, Streams
 
-disable_created_metrics()  # a second series for each, which nobody asked for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asked for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

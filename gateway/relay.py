@@ -72,12 +72,13 @@ class Limits:
 class Job:
     """What Ollama is to be asked: `body` is its request body, `model` is the body's own.
 
-    `request_id` is only for the log: two jobs that ask for the same are equal.
+    `client`, a key's name or an address, and `request_id` tell who asked: two jobs that ask for the same are equal.
     """
 
     kind: Kind
     model: str
     body: bytes
+    client: str = field(default="", compare=False)
     request_id: str = field(default="", compare=False)
 
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, TooLarge
 from gateway.relay import Kind
 
 Json = dict[str, Any]
@@ -45,6 +45,15 @@ class Ask:
     preset: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     resume_window: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that one request may hold; 0 is any number."""
+
+    messages: int = 0
+    images: int = 0
+    prompt_chars: int = 0
 
 
 def _number(value: object) -> object:
@@ -209,6 +218,7 @@ BODIES: dict[Kind, type[Passing]] = {
     Kind.PULL: PullBody,
 }
 
+TEXTS = ("prompt", "suffix", "system", "template", "content", "thinking")
 GATEWAY_OPTIONS = ("preset", "resume_window", "last_event_id")
 BODY_OPTIONS = ("model", "prompt", "system", "think", "format", "keep_alive")
 
@@ -285,6 +295,23 @@ def ask_for_stream(body: bytes) -> Ask:
         request.variables or {},
         _window(request.resume_window or 0),
     )
+
+
+def check_bounds(body: Json, bounds: Bounds) -> None:
+    """Raise `TooLarge` when a body, whose shape has been checked, is larger than its operator allows."""
+    # a field that is none of its kind's has not been checked, and may hold anything
+    messages = body["messages"] if isinstance(body.get("messages"), list) else []
+    parts = [part for part in (body, *messages) if isinstance(part, dict)]
+    images = [part["images"] for part in parts if isinstance(part.get("images"), list)]
+    texts = [part[name] for part in parts for name in TEXTS if isinstance(part.get(name), str)]
+    for name, number, limit in (
+        ("messages", len(messages), bounds.messages),
+        ("images", sum(map(len, images)), bounds.images),
+        ("prompt_chars", sum(map(len, texts)), bounds.prompt_chars),
+    ):
+        if limit and number > limit:
+            what = name.replace("_chars", " characters")
+            raise TooLarge(f"The request has {number} {what}, and {limit} are allowed (GATEWAY_MAX_{name.upper()}).")
 
 
 def check_body(kind: Kind, body: object) -> None:

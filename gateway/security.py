@@ -1,12 +1,16 @@
 """Who may ask, and how much they may send: checks before any handler runs, as pure ASGI."""
 
+import hashlib
+import hmac
+import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ForbiddenOrigin, TooLarge
+from gateway.errors import ForbiddenHost, ForbiddenOrigin, GatewayError, TooLarge, Unauthorized
 from gateway.responses import error_json
 
 LOCALHOST_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
@@ -15,21 +19,39 @@ RESPONSE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
+SESSION_COOKIE = "gateway_session"
+SESSION_PATH = "/api/session"
+
+_LOCAL_NAME = re.compile(r"localhost|[a-z0-9_-]+|[a-z0-9_.-]+\.(local|internal|localhost)", re.IGNORECASE)
+_STREAM_PATH = re.compile(r"/api/streams/([0-9a-z]+)")
+
 
 class Guard:
-    """Refuses foreign origins on every route, bounds request bodies, and sets the headers that every answer has.
+    """Refuses foreign hosts and origins on every route, bounds request bodies, and sets the headers that every
+    answer has.
 
-    CORS alone would not do: a cross-site GET reaches the server without a preflight, and here it costs GPU time.
+    The Host check stops DNS rebinding, where a foreign page's own name is made to point here. CORS alone would not
+    stop a foreign page's GET: it reaches the server without a preflight, and here it costs GPU time.
     """
 
-    def __init__(self, app: ASGIApp, *, cors_origins: Sequence[str], max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Collection[str],
+        cors_origins: Collection[str],
+        max_head_bytes: int,
+        max_body_bytes: int,
+    ) -> None:
         self._app = app
-        self._any_origin = "*" in cors_origins
-        self._cors_origins = frozenset(cors_origins)
+        self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._cors_origins = frozenset(origin.lower() for origin in cors_origins)
+        self._max_head_bytes = max_head_bytes
         self._max_body_bytes = max_body_bytes
         self._localhost = re.compile(LOCALHOST_ORIGIN)
 
@@ -46,22 +68,53 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        if origin is not None and not self._allowed(origin, headers.get("host", "")):
-            error = ForbiddenOrigin(
-                "Pages of this origin may not use the gateway. Its operator can allow them in GATEWAY_CORS_ORIGINS."
-            )
+        if error := self._refusal(scope, headers):
             await error_json(error)(scope, receive, send_with_headers)
             return
         if scope["method"] == "POST":
             receive = self._bounded(receive, headers.get("content-length", "0"))
         await self._app(scope, receive, send_with_headers)
 
-    def _allowed(self, origin: str, host: str) -> bool:
-        if self._any_origin or origin in self._cors_origins or self._localhost.fullmatch(origin):
+    def _refusal(self, scope: Scope, headers: Headers) -> GatewayError | None:
+        head = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in headers.raw)
+        if head > self._max_head_bytes:
+            return TooLarge(
+                f"The request line and headers are larger than {self._max_head_bytes} bytes (GATEWAY_MAX_HEAD_BYTES).",
+                status=431,
+            )
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not self._known_host(host):
+            return ForbiddenHost(
+                "The gateway does not answer to this host name. Its operator can list it in GATEWAY_ALLOWED_HOSTS."
+            )
+        if origin is None:
+            # an <img>, a link or a prefetch of another site names no origin, yet it would start a generation
+            foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"].startswith("/api/")
+        else:
+            foreign = not self._known_origin(origin, host or "")
+        if foreign:
+            return ForbiddenOrigin(
+                "Pages of this origin may not use the gateway. Its operator can allow them in GATEWAY_CORS_ORIGINS."
+            )
+        return None
+
+    def _known_host(self, host: str) -> bool:
+        """Names that no public DNS entry can have, addresses, and what the operator lists."""
+        name = re.sub(r":\d*$", "", host.lower()).rstrip(".")
+        if "*" in self._allowed_hosts or name in self._allowed_hosts or _LOCAL_NAME.fullmatch(name):
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
+
+    def _known_origin(self, origin: str, host: str) -> bool:
+        origin = origin.lower()
+        if "*" in self._cors_origins or origin in self._cors_origins or self._localhost.fullmatch(origin):
             return True
         # the same origin, whatever scheme a proxy in front has spoken
-        return origin.lower().partition("://")[2] == host.lower() != ""
+        return origin.partition("://")[2] == host.lower() != ""
 
     def _bounded(self, receive: Receive, announced: str) -> Receive:
         """`receive`, raising `TooLarge` in the handler that reads too much."""
@@ -80,3 +133,71 @@ class Guard:
             return message
 
         return bounded
+
+
+class Keys:
+    """The operator's API keys, by name. Without any, everybody who passes the `Guard` may ask."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        self._keys = {name: key.encode() for name, key in keys.items()}
+        # a session proves that its holder knew the key, and cannot be turned back into it
+        self._sessions = {
+            name: hmac.new(key, b"ollama-sse-gateway session", hashlib.sha256).hexdigest().encode()
+            for name, key in self._keys.items()
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def holder(self, headers: Headers) -> str | None:
+        """The name of the key that a request brings, as a bearer token or by its session cookie."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return _match(self._keys, token.strip())
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
+        except CookieError:
+            return None
+        return _match(self._sessions, cookie.value) if cookie else None
+
+    def session(self, name: str) -> str:
+        """What the session cookie of a key's holder says."""
+        return self._sessions[name].decode()
+
+
+class Authentication:
+    """Refuses requests without a key, on every route that is not listed as open, so that none can be forgotten.
+
+    A stream that is held may be read and stopped by whoever knows its id, which nobody can guess: `EventSource`
+    can send no key. `request.scope["key"]` is the name of the key, or None.
+    """
+
+    OPEN = re.compile(r"/|/static/.*|/healthz|/readyz|/client\.js|/client\.d\.ts|/openapi\.json|/api/session")
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["key"] = self._keys.holder(Headers(scope=scope)) if self._keys else None
+            if self._keys and scope["key"] is None and not self._open(scope):
+                error = Unauthorized("This gateway asks for an API key: send it as `Authorization: Bearer KEY`.")
+                await error_json(error, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _open(self, scope: Scope) -> bool:
+        if self.OPEN.fullmatch(scope["path"]):
+            return True
+        match = _STREAM_PATH.fullmatch(scope["path"])
+        return bool(match and scope["state"]["streams"].log(match[1]))
+
+
+def _match(secrets: Mapping[str, bytes], given: str) -> str | None:
+    """The name of the secret that was given, found in the same time whichever it is, or none."""
+    found = None
+    for name, secret in secrets.items():
+        if hmac.compare_digest(secret, given.encode()):
+            found = name
+    return found

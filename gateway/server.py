@@ -3,10 +3,15 @@
 import asyncio
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
+from starlette.applications import Starlette
+
+from gateway.protocol import BoundedProtocol
 
 SEND_BUFFER = 64 * 1024
 """Bytes the kernel may hold for a client: a dead one is found sooner, and a slow one costs less."""
@@ -62,11 +67,17 @@ class Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def config(app: object) -> uvicorn.Config:
+def config(
+    app: Starlette, *, max_head_bytes: int, request_timeout: float, trusted_proxies: Sequence[str]
+) -> uvicorn.Config:
     """uvicorn's configuration for a gateway. No access log of its own: it would hold query strings, so prompts."""
+    protocol = partial(BoundedProtocol, max_head_bytes=max_head_bytes, request_timeout=request_timeout)
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
+        http=protocol,  # type: ignore[arg-type]  # uvicorn only ever calls it
         lifespan="on",
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -3,6 +3,7 @@
 Imported only by `cli` and `app`; everything else is given plain values.
 """
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -96,6 +97,23 @@ class Settings(BaseSettings):
     client_timeout: PositiveSeconds = Field(
         30, description="Seconds until a client that acknowledges nothing that was sent counts as gone."
     )
+    request_timeout: PositiveSeconds = Field(60, description="Seconds that a client may take to send a request.")
+    max_head_bytes: PositiveInt = Field(128 * 2**10, description="The largest request line with headers.")
+    max_messages: int = Field(2000, ge=0, description="Messages in a request. 0 is any number.")
+    max_images: int = Field(32, ge=0, description="Images in a request. 0 is any number.")
+    max_prompt_chars: int = Field(2_000_000, ge=0, description="Characters of text in a request. 0 is any number.")
+
+    api_keys: SecretStr = Field(SecretStr(""), description="Keys that may ask, as name:key, comma-separated.")
+    api_keys_file: str | None = Field(None, description="File with more keys, as name:key, one a line.")
+    client_max_streams: int = Field(0, ge=0, description="Streams that one key or address may run at once. 0 is any.")
+    client_max_queued: int = Field(0, ge=0, description="Requests of one key or address that may wait. 0 is any.")
+    client_starts_per_minute: int = Field(0, ge=0, description="Starts of one key or address per minute. 0 is any.")
+    trusted_proxies: Names = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-For is believed; comma-separated."
+    )
+    allowed_hosts: Names = Field(
+        (), description="Host names the gateway answers to, beside local ones and addresses; comma-separated, * is any."
+    )
     cors_origins: Names = Field(
         (),
         description="Origins that may use the gateway beside itself and localhost; comma-separated, * is any.",
@@ -106,11 +124,24 @@ class Settings(BaseSettings):
     def _ollama_url(cls, value: object) -> object:
         return ollama_url(value) if isinstance(value, str) and value else value
 
-    @field_validator("cors_origins", "hook_headers", mode="before")
+    @field_validator("cors_origins", "hook_headers", "trusted_proxies", "allowed_hosts", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for each in value.split(",") if (part := each.strip()))
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _api_keys(cls, value: SecretStr) -> SecretStr:
+        parse_keys(value.get_secret_value())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
         return value
 
     @field_validator("cors_origins")
@@ -136,6 +167,17 @@ class Settings(BaseSettings):
     def upstream(self) -> str:
         """Ollama's URL, without a trailing slash."""
         return self.ollama_url or ollama_url(os.environ.get("OLLAMA_HOST", ""))
+
+    def keys(self) -> dict[str, str]:
+        """All API keys by name. Raises `ConfigurationError` for a file that cannot be used."""
+        keys = parse_keys(self.api_keys.get_secret_value())
+        if self.api_keys_file:
+            try:
+                more = parse_keys(Path(self.api_keys_file).read_text())
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(f"GATEWAY_API_KEYS_FILE: {self.api_keys_file}: {error}.") from None
+            keys |= more
+        return keys
 
     def summary(self) -> str:
         """The settings that differ from their defaults, secrets masked, for one line at start."""
@@ -189,9 +231,8 @@ def load(arguments: Sequence[str] = ()) -> Settings:
         name = str(first["loc"][0])
         message = first["msg"].removeprefix("Value error, ")
         flag = name.replace("_", "-")
-        raise ConfigurationError(
-            f"{PREFIX}{name.upper()} (--{flag}): {message}, not {str(first['input'])[:100]!r}."
-        ) from None
+        given = "" if name == "api_keys" else f", not {str(first['input'])[:100]!r}"
+        raise ConfigurationError(f"{PREFIX}{name.upper()} (--{flag}): {message}{given}.") from None
 
 
 def ollama_url(address: str) -> str:
@@ -220,6 +261,23 @@ def ollama_url(address: str) -> str:
     credentials, at, _ = parts.netloc.rpartition("@")
     netloc = f"{credentials}{at}{f'[{host}]' if ':' in host else host}:{port}"
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def parse_keys(text: str) -> dict[str, str]:
+    """`name:key` pairs, separated by commas or line ends; lines that begin with # are comments.
+
+    Raises `ValueError`, which quotes no key.
+    """
+    keys: dict[str, str] = {}
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    for number, pair in enumerate(filter(None, map(str.strip, ",".join(lines).split(","))), 1):
+        name, _, key = pair.partition(":")
+        if not re.fullmatch(r"[\w.@-]{1,64}", name) or not re.fullmatch(r"[!-~]{16,}", key):
+            raise ValueError(f"pair {number} is not name:key with a key of at least 16 characters")
+        if name in keys:
+            raise ValueError(f"the name {name} is given twice")
+        keys[name] = key
+    return keys
 
 
 def unknown_variables() -> list[str]:

@@ -7,6 +7,9 @@ from starlette.requests import Request
 from gateway.health import Readiness
 from gateway.metrics import Metrics
 from gateway.models import Models
+from gateway.quotas import Quotas
+from gateway.requests import Bounds
+from gateway.security import Keys
 from gateway.shaping import Client, Shaper
 from gateway.streams import Streams
 
@@ -14,6 +17,9 @@ from gateway.streams import Streams
 class GatewayState(TypedDict):
     """`ping_interval` is in seconds."""
 
+    bounds: Bounds
+    keys: Keys
+    quotas: Quotas
     streams: Streams
     models: Models
     shaper: Shaper

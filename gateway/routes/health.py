@@ -14,6 +14,8 @@ async def healthz(request: GatewayRequest) -> JSONResponse:
 async def readyz(request: GatewayRequest) -> JSONResponse:
     """Ollama answers and the gateway is not shutting down; else 503 and why."""
     problem = await request.state["readiness"].problem()
+    if problem and request.state["keys"] and request.scope["key"] is None:
+        return JSONResponse({"status": "unavailable"}, status_code=503)
     if problem:
         return JSONResponse({"status": "unavailable", "reason": problem}, status_code=503)
     return JSONResponse({"status": "ok"})

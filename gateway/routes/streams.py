@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.errors import InvalidRequest, NotFound
 from gateway.events import parse_event_id
 from gateway.relay import Generation, Kind
-from gateway.requests import Ask, ask_by_body, ask_by_query, ask_for_stream, parse_query
+from gateway.requests import Ask, ask_by_body, ask_by_query, ask_for_stream, check_bounds, parse_query
 from gateway.sse import HEADERS, StreamResponse
 from gateway.state import GatewayRequest, client
 from gateway.streams import stream_url
@@ -62,8 +62,16 @@ async def _one_shot(request: GatewayRequest, kind: Literal[Kind.CHAT, Kind.GENER
 
 
 async def _start(request: GatewayRequest, ask: Ask) -> Generation:
-    job = await request.state["shaper"].shape(ask, client(request))
-    return request.state["streams"].start(replace(job, request_id=request.scope["request_id"]), ask.resume_window)
+    state = request.state
+    check_bounds(ask.body, state["bounds"])
+    who = client(request)
+    job = replace(
+        await state["shaper"].shape(ask, who),
+        client=request.scope["key"] or who.address,
+        request_id=request.scope["request_id"],
+    )
+    state["quotas"].admit(job.client)
+    return state["streams"].start(job, ask.resume_window)
 
 
 def _fields(request: GatewayRequest) -> dict[str, str]:
