@@ -106,9 +106,9 @@ class Preset(BaseModel):
         """The Ollama body that an ask with this preset becomes. Raises `InvalidRequest`."""
         values = self._values(ask.variables)
         system = None if self.system is None else _fill(self.system, values)
-        given = {name: value for name, value in ask.body.items() if value is not None}
+        given = dict(ask.body)
         options = self.options.model_dump(exclude_unset=True)
-        options |= self._admitted(given.pop("options", {}), options, "options")
+        options |= self._admitted(given.pop("options", None) or {}, options, "options")
         own: Json = self.model_dump(include={"model", "format", "think", "keep_alive"}, exclude_none=True)
         body = own | self._admitted(given, own)
         if options:
@@ -134,10 +134,12 @@ class Preset(BaseModel):
         return values
 
     def _admitted(self, given: Json, own: Json, within: str = "") -> Json:
-        """What the client may set of the fields it gave. One that says the same as the preset is no override."""
+        """What the client may set of the fields it gave. Null, and what the preset says too, is no override."""
         admitted = {}
         for field, value in given.items():
             name = f"{within}.{field}" if within else field
+            if value is None:
+                continue
             if name in ALWAYS_ALLOWED or name in self.overrides or within in self.overrides:
                 admitted[field] = value
             elif field not in own or own[field] != value:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.app import create_app
@@ -252,7 +252,7 @@ SHAPED: list[tuple[str, str, str | None, Body, Body, Body]] = [
             "format": OBJECT,
             "think": False,
             "keep_alive": None,
-            "options": {"temperature": 0.2},
+            "options": {"temperature": 0.2, "num_ctx": None, "seed": None},
         },
         {
             "model": "qwen3",
@@ -370,6 +370,7 @@ async def test_what_a_user_writes_is_never_a_template(gw: Gateway, simulator: Si
 words = st.text() | st.lists(st.sampled_from([*NASTY, "{", "}", "{{", "}}", "prompt", "{a}", "\\"])).map("".join)
 
 
+@settings(deadline=None)  # what it takes on a busy machine says nothing
 @given(
     literals=st.lists(st.text(st.characters(exclude_characters="{}")), min_size=3, max_size=3),
     escaped=st.sampled_from(["{{prompt}}", "{{a}}", "{{other}}"]),
@@ -550,3 +551,24 @@ def test_a_long_name_in_an_error_is_cut() -> None:
     with pytest.raises(InvalidRequest) as raised:
         preset.apply(Ask(Kind.CHAT, {"x" * 10_000: 1}))
     assert len(raised.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = { system = 'SECRET }",
+        'x = { system = "SECRET \\q" }',
+        'x = { system = "SECRET" "SECRET" }',
+        "x = { system = 'SECRET', system = 'SECRET' }",
+        "x = SECRET",
+        'x = { system = """SECRET',
+    ],
+)
+def test_a_file_that_is_not_toml_is_named_and_not_quoted(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"[presets]\n{text}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        load(["--config", str(path)])
+    assert str(raised.value).startswith(f"{path}: cannot be read: ")
+    assert "SECRET" not in str(raised.value)
+    assert "line 2" in str(raised.value) or "end of document" in str(raised.value)
