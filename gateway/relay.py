@@ -176,7 +176,7 @@ class Generation:
     def observe(self, loaded: bool) -> None:
         """Learn whether Ollama has the model in memory: if not, it loads it, else it reads the prompt."""
         phase = Phase.PROMPT if loaded else Phase.LOADING
-        if self.phase in (Phase.LOADING, Phase.PROMPT) and phase is not self.phase:
+        if self.waiting and self.phase not in (Phase.QUEUED, phase):
             self._enter(phase)
 
     def announce(self) -> None:
