@@ -1,8 +1,6 @@
 """Whatever Ollama does wrong, its reader gets exactly one terminal message, with the code and phase that fit."""
 
 import asyncio
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,29 +181,6 @@ async def test_total_limit_mid_stream() -> None:
         assert messages(events)[-1].json["phase"] == "generating"
         assert text(events).startswith("on on ")
         await ollama.until(lambda: ollama.open == 0)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[str]:
-    """The URL of a port where nobody listens, and nobody else will."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-
-
-@pytest.fixture
-def full_backlog() -> Iterator[str]:
-    """The URL of a server whose kernel takes no more connections: a connect is neither accepted nor refused."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(0)
-        clients = [socket.socket() for _ in range(4)]
-        for client in clients:
-            client.setblocking(False)
-            client.connect_ex(sock.getsockname())
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        for client in clients:
-            client.close()
 
 
 async def test_connection_refused(closed_port: str) -> None:
