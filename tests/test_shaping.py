@@ -248,18 +248,14 @@ async def test_no_response_log_line_metric_or_error_shows_a_system_prompt(logged
     asyncio.get_running_loop().set_debug(True)
     simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
     config = write(tmp_path / "g.toml", SECRETS)
-    limits = {
-        "first_token_timeout": 1,
-        "idle_timeout": 0.3,
-        "status_interval": 0.1,
-        "max_line_bytes": 2**21,
-        "max_body_bytes": 100_000,
-    }
-    answers: list[str] = []
-    codes: set[str] = set()
+    limits = {"status_interval": 0.1, "max_line_bytes": 200_000, "max_body_bytes": 100_000}
+    async with gateway(simulator, config=config, first_token_timeout=3, idle_timeout=0.3) as gw:
+        recorder = Recorder(gw)
+        await ask_all(recorder, SILENT)
+        answers, codes = recorder.answers, recorder.codes
     async with gateway(simulator, config=config, **limits) as gw:
         recorder = Recorder(gw)
-        await every_fault(recorder)
+        await ask_all(recorder, ["llama3.2", "nope", *(name for name in FAULTY if name not in SILENT)])
         await every_mistake(recorder)
         await every_route(recorder)
         sid = await gw.start(chat=CHAT | {"model": "fault:stall"}, preset="secret")
@@ -271,7 +267,7 @@ async def test_no_response_log_line_metric_or_error_shows_a_system_prompt(logged
         gw.state["shaper"].reload()
         await gw.state["streams"].drain(0)
         await recorder.ask("POST", "/api/chat?preset=secret", json=CHAT)
-        answers, codes = recorder.answers, recorder.codes
+        answers, codes = answers + recorder.answers, codes | recorder.codes
     write(tmp_path / "g.toml", SECRETS)
     async with gateway(simulator, config=config, max_active=1, max_queued=0) as gw:
         recorder = Recorder(gw)
@@ -302,9 +298,14 @@ async def fail(request: HookRequest) -> dict[str, Any]:
     raise RuntimeError("no")
 
 
-async def every_fault(recorder: Recorder) -> None:
+SIZES = {"burst": 100, "oversized-line": 300_000, "long-line": 50_000}
+FAULTY = [f"fault:{name}-{SIZES[name]}" if name in SIZES else f"fault:{name}" for name in FAULTS]
+SILENT = ["fault:stall", "fault:silent", "fault:slow-load"]
+
+
+async def ask_all(recorder: Recorder, models: list[str]) -> None:
     asks = []
-    for name in ["llama3.2", "nope", *(f"fault:{fault}" for fault in FAULTS)]:
+    for name in models:
         body = {"model": name}
         asks += [
             recorder.ask("GET", f"/api/chat?preset=secret&model={name}&prompt={TABLE}"),
