@@ -82,6 +82,7 @@ export class Composer {
     const text = this.#field.value.trim();
     const { chat, turns } = this.#store.state;
     if ((!text && !this.#images.length) || isRunning(turns[chat.id]) || !this.#session.model()) return;
+    if (this.#images.length && !this.#seesImages()) return;
     if (!this.#session.send(text, this.#images)) return;
     this.#field.value = "";
     this.#setImages([]);

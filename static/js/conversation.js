@@ -25,7 +25,7 @@ export class Conversation {
 
   /**
    * @param {import("./session.js").Session} session @param {import("./announcer.js").Announcer} announcer
-   * @param {{pickModel: (choose: (model: string) => void) => void, showCode: (request: any) => void,
+   * @param {{pickModel: (choose: (model: string) => void) => void, showCode: (request: any) => void, focusPrompt: () => void,
    *   toast: (text: string) => void}} dialogs
    */
   constructor(session, announcer, dialogs) {
@@ -146,7 +146,8 @@ export class Conversation {
       case "edit":
         return this.#edit(turn.id);
       case "delete":
-        return this.#session.deleteTurn(turn.id);
+        this.#session.deleteTurn(turn.id);
+        return this.#dialogs.focusPrompt();
       case "copy-prompt":
         return this.#copy(button, turn.prompt);
       case "copy":

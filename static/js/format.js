@@ -15,8 +15,9 @@ export function size(bytes) {
   return `${bytes < 10 && unit ? decimal.format(bytes) : number.format(Math.round(bytes))} ${units[unit]}`;
 }
 
-/** Seconds with one decimal below ten, then whole, then minutes. @param {number} ms */
+/** Milliseconds, then seconds with one decimal, whole seconds, minutes. @param {number} ms */
 export function duration(ms) {
+  if (ms < 1000) return t("milliseconds", { n: Math.max(0, Math.round(ms)) });
   const seconds = Math.max(0, ms) / 1000;
   if (seconds < 9.95) return t("seconds", { n: decimal.format(seconds) });
   if (seconds < 60) return t("seconds", { n: Math.round(seconds) });

@@ -63,17 +63,19 @@ export class ModelPicker {
     const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
     if (!step) return;
     event.preventDefault();
-    const buttons = [...this.#list.querySelectorAll("button")];
-    const at = buttons.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
-    buttons.at((at + step) % buttons.length)?.focus();
+    const buttons = [...this.#list.querySelectorAll("button:enabled")];
+    const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));
+    /** @type {HTMLElement | undefined} */ (buttons.at((at + step) % buttons.length))?.focus();
   }
 }
 
 /** @param {Model} model @param {boolean} current */
 function modelItem(model, current) {
   const item = fromTemplate("t-model");
-  const button = $("button", item);
+  const button = /** @type {HTMLButtonElement} */ ($("button", item));
   button.dataset.model = model.name;
+  // An older Ollama names no capabilities; such a model may well chat.
+  button.disabled = model.capabilities.length > 0 && !model.capabilities.includes("completion");
   if (current) {
     button.setAttribute("aria-current", "true");
     button.append(icon("check"));
@@ -117,8 +119,12 @@ export class PullForm {
     if (pull === this.#shown) return;
     this.#shown = pull;
     const running = !!pull && !pull.failure;
+    const focused = this.element.contains(document.activeElement);
     show($("form", this.element), !running);
     show($(".pulling", this.element), running);
+    // The focus must not fall out of the dialog with the control that had it.
+    if (focused && !this.element.contains(document.activeElement))
+      $(running ? "[data-do=stop-pull]" : "input", this.element).focus();
     const error = $(".error", this.element);
     show(error, !!pull?.failure);
     if (pull?.failure) setText(error, failureText(pull.failure));

@@ -44,7 +44,7 @@ export class SettingsPanel {
     const options = presets.map(({ name }) => h("option", { value: name }, name));
     const needed = presetsOnly && !defaultPreset;
     this.#field("preset").replaceChildren(...(needed ? [] : [h("option", { value: "" }, none)]), ...options);
-    this.#field("preset").value = settings.preset;
+    this.#field("preset").value = needed ? (presetOf(this.#store.state, chat)?.name ?? "") : settings.preset;
     this.#field("system").value = settings.system;
     this.#field("think").value = settings.think;
     for (const name of NUMBERS) this.#field(name).value = settings[name] === null ? "" : String(settings[name]);

@@ -14,6 +14,8 @@ export class Sidebar {
   #element = $("#sidebar");
   #search = /** @type {HTMLInputElement} */ ($("#search"));
   /** What the list was made of. @type {unknown[]} */ #shown = [];
+  /** The latest state, where a title is being edited and the list must not change under it. */
+  /** @type {import("./state.js").State | null} */ #waiting = null;
 
   /** @param {import("./session.js").Session} session @param {() => void} onNew */
   constructor(session, onNew) {
@@ -40,7 +42,12 @@ export class Sidebar {
   }
 
   /** @param {import("./state.js").State} state */
-  render({ chats, chat, found, query }) {
+  render(state) {
+    if (this.#list.querySelector("input")) {
+      this.#waiting = state;
+      return;
+    }
+    const { chats, chat, found, query } = state;
     // `running` and the title live in the chats: tokens that arrive change none of these.
     const parts = [chats, chat.id, found];
     if (parts.every((part, i) => part === this.#shown[i])) return;
@@ -53,7 +60,10 @@ export class Sidebar {
       if (name !== group) items.push(h("li", { class: "group" }, t((group = name))));
       items.push(chatItem(one, one.id === chat.id));
     }
+    const focused = document.activeElement?.closest("[data-chat]");
+    const control = /** @type {HTMLElement} */ (document.activeElement)?.dataset.do;
     this.#list.replaceChildren(...items);
+    if (focused) this.#refocus(/** @type {HTMLElement} */ (focused).dataset.chat ?? "", control);
     const empty = $("#no-chats");
     show(empty, !listed.length);
     setText(empty, t(query.trim() ? "noMatch" : "noChats"));
@@ -113,6 +123,13 @@ export class Sidebar {
     else if (target.closest("a")) this.leave();
   }
 
+  /** Keep the focus where it was in the list, or near. @param {string} id @param {string} [control] */
+  #refocus(id, control) {
+    const item = this.#list.querySelector(`[data-chat="${CSS.escape(id)}"]`);
+    const target = item ? (control ? `[data-do=${control}]` : "a") : "#new-chat";
+    $(target, item ?? document).focus();
+  }
+
   /** @param {HTMLElement} item @param {string} id */
   #rename(item, id) {
     const link = $("a", item);
@@ -122,6 +139,7 @@ export class Sidebar {
       if (over) return;
       over = true;
       field.replaceWith(link);
+      if (this.#waiting) this.render(this.#waiting);
       if (keep) this.#session.rename(id, field.value);
     };
     field.addEventListener("blur", () => end(true));
@@ -130,7 +148,7 @@ export class Sidebar {
       if (event.key === "Escape") event.stopPropagation();
       if (event.key === "Enter" || event.key === "Escape") {
         end(event.key === "Enter");
-        /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-chat="${id}"] a`))?.focus();
+        this.#refocus(id);
       }
     });
     link.replaceWith(field);

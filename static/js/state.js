@@ -314,8 +314,9 @@ export const mayOverride = (preset, field) =>
   !preset || preset.overrides.some((name) => name === field || field.startsWith(`${name}.`));
 
 /** The preset in force. @param {State} state @param {Chat} chat */
-export const presetOf = ({ presets, defaultPreset }, chat) =>
-  presets.find((preset) => preset.name === (chat.settings.preset || defaultPreset));
+export const presetOf = ({ presets, defaultPreset, presetsOnly }, chat) =>
+  presets.find((preset) => preset.name === (chat.settings.preset || defaultPreset)) ??
+  (presetsOnly ? presets[0] : undefined);
 
 /**
  * The body of `POST /api/streams` for one turn: everything before it that is not omitted, then it. What the

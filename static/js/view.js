@@ -48,6 +48,7 @@ export function createView(store, session, api) {
   const conversation = new Conversation(session, announcer, {
     pickModel: (choose) => picker.open(choose),
     showCode: (request) => code.open(request),
+    focusPrompt: () => composer.focus(),
     toast,
   });
   const composer = new Composer(session, store, {
@@ -79,7 +80,8 @@ export function createView(store, session, api) {
   });
   listShortcuts();
   onKeys({ store, session, composer, sidebar, picker, settings, newChat });
-  composer.focus();
+  // On a phone the focus would bring up the keyboard and hide half of the page.
+  if (matchMedia("(hover: hover)").matches) composer.focus();
   return { toast };
 }
 

@@ -3,8 +3,9 @@
 import base64
 import re
 from pathlib import Path
+from typing import Any
 
-from playwright.async_api import expect
+from playwright.async_api import FilePayload, Request, Route, expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
@@ -12,7 +13,7 @@ from tests.page.pages import LONG, Visits
 from tests.page.parrot import Parrot
 from tests.servers import serve
 
-FAST = {"token_rate": 400.0, "load_seconds": 0.0, "prompt_seconds": 0.0}
+FAST: dict[str, Any] = {"token_rate": 400, "load_seconds": 0, "prompt_seconds": 0}
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -61,7 +62,7 @@ async def test_thinking_opens_while_it_thinks_and_closes_at_the_answer(visits: V
         await expect(thinking.locator("summary")).to_have_text("Thinking…")
         await visit.answered()
         await expect(thinking).not_to_have_attribute("open", "")
-        await expect(thinking.locator("summary")).to_have_text(re.compile(r"Thought for [\d.]+ s"))
+        await expect(thinking.locator("summary")).to_have_text(re.compile(r"Thought for [\d.]+ m?s"))
         await thinking.locator("summary").click()
         await expect(thinking.locator(".thoughts")).to_contain_text("The user says")
 
@@ -71,8 +72,8 @@ async def test_tool_calls_are_shown(visits: Visits) -> None:
     async with gateway(Simulator(**FAST)) as gw:
         visit = await visits.open(gw.url)
 
-        async def with_tools(route, request):  # type: ignore[no-untyped-def]
-            body = request.post_data_json
+        async def with_tools(route: Route, request: Request) -> None:
+            body: Any = request.post_data_json
             tool = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
             body["chat"]["tools"] = [{"type": "function", "function": tool}]
             await route.continue_(post_data=body)
@@ -146,9 +147,8 @@ async def test_images_go_to_a_model_that_sees(visits: Visits) -> None:
         await visit.page.get_by_role("button", name="Add images").click()
         await expect(visit.toast).to_contain_text("llama3.2:latest cannot see images")
         await visit.choose("gemma3:latest")
-        await visit.page.locator("#files").set_input_files(
-            [{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}]
-        )
+        picture: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}
+        await visit.page.locator("#files").set_input_files(picture)
         await expect(visit.page.locator("#thumbs img")).to_have_count(1)
         event = """(kind) => {
           const data = new DataTransfer();

@@ -12,11 +12,13 @@ HOSTILE = """<script>window.owned = 1</script>
 
 <img src="https://evil.example/a.png" onerror="window.owned = 1"> <svg onload="window.owned = 1">
 
-[a](javascript:window.owned=1) [b](JaVaScRiPt:window.owned=1) [c](java\tscript:x) [d](data:text/html,<script>) [e](vbscript:x)
+[a](javascript:window.owned=1) [b](JaVaScRiPt:window.owned=1) [c](java\tscript:x) [d](data:text/html,<b>) [e](vbscript:)
 
-![picture](https://evil.example/b.png) ![inline](data:image/svg+xml;base64,PHN2Zy8+) [![x](https://evil.example/c.png)](javascript:x)
+![picture](https://evil.example/b.png) ![inline](data:image/svg+xml;base64,PHN2Zy8+)
+[![x](https://evil.example/c.png)](javascript:x)
 
-[f](https://safe.example" onclick="window.owned=1) <javascript:window.owned=1> [g](//evil.example) [h](file:///etc/passwd)
+[f](https://safe.example" onclick="window.owned=1) <javascript:window.owned=1> [g](//evil.example)
+[h](file:///etc/passwd)
 
 <a href="javascript:window.owned=1">i</a> <iframe src="https://evil.example"></iframe> <style>body{display:none}</style>
 

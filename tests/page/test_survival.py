@@ -85,20 +85,19 @@ async def test_another_tab_reads_along(visits: Visits) -> None:
 async def test_a_gateway_that_restarts_loses_the_stream_but_not_the_text(visits: Visits) -> None:
     """The partial text stays, it is said what happened, and Retry works with the new one."""
     parrot = Parrot(TEXT, rate=20)
-    async with serve(parrot) as ollama:
-        async with gateway(ollama) as first, cutting(first.url) as proxy:
-            visit = await visits.open(proxy.url, network_fails=True)
-            await visit.ask("Go on")
+    async with serve(parrot) as ollama, gateway(ollama) as first, cutting(first.url) as proxy:
+        visit = await visits.open(proxy.url, network_fails=True)
+        await visit.ask("Go on")
+        await expect(visit.text).to_contain_text("word2")
+        async with gateway(ollama) as second:
+            proxy.cut()
+            proxy.port = int(second.url.rpartition(":")[2])
+            failure = visit.page.locator(".failure")
+            await expect(failure).to_contain_text("the gateway no longer holds it", timeout=LONG)
             await expect(visit.text).to_contain_text("word2")
-            async with gateway(ollama) as second:
-                proxy.cut()
-                proxy.port = int(second.url.rpartition(":")[2])
-                failure = visit.page.locator(".failure")
-                await expect(failure).to_contain_text("the gateway no longer holds it", timeout=LONG)
-                await expect(visit.text).to_contain_text("word2")
-                parrot.rate = 0
-                await failure.get_by_role("button", name="Retry").click()
-                assert await visit.answered() == TEXT
+            parrot.rate = 0
+            await failure.get_by_role("button", name="Retry").click()
+            assert await visit.answered() == TEXT
 
 
 @pytest.mark.timeout(120)
