@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sock = listen(settings.host, settings.port, settings.client_timeout)
     except ConfigurationError as error:
         return _refuse(str(error))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
         return _refuse(f"GATEWAY_HOST, GATEWAY_PORT: cannot listen on {settings.host}:{settings.port}: {error}.")
     journal.configure(settings.log_format, settings.log_level)
     for name in unknown_variables():

@@ -221,7 +221,7 @@ def read_config(path: str) -> dict[str, Any]:
 def load(arguments: Sequence[str] = ()) -> Settings:
     """The settings as they are in force here. Raises `ConfigurationError`; `--help` exits."""
     try:
-        return CliApp.run(Settings, list(arguments), cli_exit_on_error=False, cli_show_env_vars=True)
+        settings = CliApp.run(Settings, list(arguments), cli_exit_on_error=False, cli_show_env_vars=True)
     except SettingsError as error:
         raise ConfigurationError(
             f"{str(error).removeprefix('error parsing CLI: ')} (--help lists the flags)."
@@ -231,8 +231,14 @@ def load(arguments: Sequence[str] = ()) -> Settings:
         name = str(first["loc"][0])
         message = first["msg"].removeprefix("Value error, ")
         flag = name.replace("_", "-")
-        given = "" if name == "api_keys" else f", not {str(first['input'])[:100]!r}"
+        given = "" if name == "api_keys" else f", not {_masked(first['input'])[:100]!r}"
         raise ConfigurationError(f"{PREFIX}{name.upper()} (--{flag}): {message}{given}.") from None
+    try:
+        if not settings.demo:
+            _ = settings.upstream
+    except ValueError as error:
+        raise ConfigurationError(f"OLLAMA_HOST: {error}, not {_masked(os.environ['OLLAMA_HOST'])!r}.") from None
+    return settings
 
 
 def ollama_url(address: str) -> str:
@@ -287,5 +293,6 @@ def unknown_variables() -> list[str]:
 
 
 def _masked(value: object) -> str:
+    """A value to be shown, without the credentials of a URL, whose scheme may be missing."""
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return re.sub(r"(?<=://)[^/@]*@", "***@", text)
+    return re.sub(r"((?<=://)|^[^/@]*:)[^/]*@", "***@", text)
