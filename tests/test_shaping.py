@@ -265,10 +265,13 @@ async def test_no_response_log_line_metric_or_error_shows_a_system_prompt(logged
         gw.state["shaper"].reload()
         (tmp_path / "g.toml").write_text(SECRETS + f"broken = \"{CANARY}\n'''{CANARY}")
         gw.state["shaper"].reload()
+        assert gw.state["shaper"].presets.keys() == {"secret", "sealed"}
+        write(tmp_path / "g.toml", SECRETS + "[presets.more]")
+        gw.state["shaper"].reload()
+        assert "more" in gw.state["shaper"].presets
         await gw.state["streams"].drain(0)
         await recorder.ask("POST", "/api/chat?preset=secret", json=CHAT)
         answers, codes = answers + recorder.answers, codes | recorder.codes
-    write(tmp_path / "g.toml", SECRETS)
     async with gateway(simulator, config=config, max_active=1, max_queued=0) as gw:
         recorder = Recorder(gw)
         await gw.start(chat=CHAT | {"model": "fault:silent"}, preset="secret")
