@@ -197,12 +197,22 @@ async def test_each_token_passes_before_the_next_is_made(tmp_path: Path, proxy: 
 
 
 async def test_leaving_through_the_proxy_frees_ollama(tmp_path: Path, proxy: Proxy) -> None:
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=20)
-    async with gateway(simulator) as running, proxy(running.url, tmp_path) as url:
+    """While the model loads nothing is sent, so no failing write tells the proxy: it has to watch its client, and
+    before nginx's read time-out would end the silence anyway."""
+    simulator = Simulator(load_seconds=60)
+    async with (
+        gateway(simulator, ping_interval=60, status_interval=60) as running,
+        proxy(running.url, tmp_path) as url,
+    ):
         async with running.session.get(f"{url}/api/chat?prompt=Hello", ssl=False) as response:
-            await Events(response).next()
-            response.close()
-        await simulator.until(lambda: simulator.states["cancelled"] == 1)
+            await Events(response).next("status")
+            await simulator.until(lambda: simulator.states["loading"] == 1)
+            connection = response.connection
+            assert connection
+            assert connection.transport
+            connection.transport.abort()  # a close would wait for the proxy's part in TLS's own goodbye
+        async with asyncio.timeout(4):
+            await simulator.until(lambda: simulator.states["cancelled"] == 1)
 
 
 async def test_one_browser_reads_30_streams_at_once_over_http2(tmp_path: Path, proxy: Proxy) -> None:
