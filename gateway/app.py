@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount, Route
 
 from gateway.admission import Admission
@@ -50,7 +51,7 @@ ROUTES = [
     Route("/readyz", health.readyz),
     Route("/metrics", health.metrics),
     Route("/", page.index),
-    Mount("/static", page.Files(directory=page.STATIC)),
+    Mount("/static", GZipMiddleware(page.Files(directory=page.STATIC))),
 ]
 
 

@@ -1,5 +1,6 @@
 """The bundled page and its files."""
 
+import mimetypes
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,6 +14,8 @@ STATIC = next(path for path in (PACKAGE / "static", PACKAGE.parent / "static") i
 
 REVALIDATE = {"Cache-Control": "no-cache"}
 """Without this a browser may show yesterday's page after an upgrade."""
+
+mimetypes.init()  # reads files, which the first request would otherwise do in the event loop
 
 
 class Files(StaticFiles):
