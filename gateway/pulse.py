@@ -35,22 +35,22 @@ class Pulse:
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
-        grace = min(GRACE_SECONDS, self._interval)
+        grace = min(GRACE_SECONDS, self._interval / 2)
         while True:
             next_beat = loop.time() + self._interval
             await asyncio.sleep(grace)
-            await self._look()
+            await self._look(next_beat)
             await asyncio.sleep(next_beat - loop.time())
             for generation in self._waiting:
                 generation.announce()
 
-    async def _look(self) -> None:
+    async def _look(self, until: float) -> None:
         asked = [each for each in self._waiting if each.phase is not Phase.QUEUED]
         if not asked:
             return
         try:
             # `ps` can block, and the heartbeat must not wait for it
-            async with asyncio.timeout(self._interval):
+            async with asyncio.timeout_at(until):
                 loaded = {normal_name(str(model.get("name"))) for model in await self._ollama.ps()}
         except (TimeoutError, GatewayError):
             return
