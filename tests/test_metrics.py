@@ -1,7 +1,10 @@
 """What /metrics says agrees exactly with what was done."""
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from gateway import __version__
 from gateway.demo import Simulator
@@ -12,6 +15,8 @@ from tests.sse import ending, messages
 
 CHAT = "/api/chat?model=llama3.2&prompt=Hello"
 STORY = "/api/chat?model=llama3.2&prompt=Write+a+long+story"
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 NAMES = {
     "gateway_streams_active": "gauge",
@@ -196,3 +201,28 @@ async def each(count: int, run: Callable[[int], Awaitable[object]]) -> None:
 
 def series(families: dict[str, Family]) -> set[object]:
     return {sample for family in families.values() for sample in family.samples}
+
+
+async def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
+    rows = re.findall(r"^\| `(gateway_\w+)` \| (\w+) \| (.*?) \|", (DOCS / "deployment.md").read_text(), re.MULTILINE)
+    assert {name: kind for name, kind, _ in rows} == NAMES
+    async with gateway(fast(), idle_timeout=0.05) as gw:
+        last = (await gw.read(CHAT))[-1].id or ""
+        await gw.read("/api/chat?model=fault:stall&prompt=Hi")
+        async with gw.session.get(gw.url + CHAT, headers={"Last-Event-ID": last}) as response:
+            await response.read()
+        families = await scrape(gw)
+    for name, _, labels in rows:
+        used = {label for _, each in families[name].samples for label, _ in each} - {"le"}
+        assert used == set(re.findall(r"`(\w+)`", labels)), name
+
+
+async def test_the_dashboard_shows_what_there_is() -> None:
+    """All metrics, none that does not exist, and only labels that they have."""
+    text = (DOCS / "grafana.json").read_text()
+    queries = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
+    shown = {name.removesuffix("_bucket") for query in queries for name in re.findall(r"gateway_\w+", query)}
+    assert shown == NAMES.keys()
+    labels = {"kind", "model", "outcome", "direction", "result", "code", "version", "le"}
+    for query in queries:
+        assert set(re.findall(r"\w+", "".join(re.findall(r"by \((.*?)\)", query)))) <= labels, query
