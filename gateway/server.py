@@ -25,6 +25,9 @@ HURRIED_FLUSH_SECONDS = 0.5
 ABANDON_SECONDS = 2
 """How long a handler may then take to notice that its client was cut off."""
 
+KEEP_ALIVE_SECONDS = 75
+"""Longer than nginx and load balancers keep an idle connection: else they may send a request into its end."""
+
 
 class Server(uvicorn.Server):
     """Drains its streams before it stops listening: until then clients can still reconnect and read on."""
@@ -81,6 +84,7 @@ def config(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FLUSH_SECONDS + ABANDON_SECONDS,
     )
 

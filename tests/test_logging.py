@@ -1,6 +1,7 @@
 """What the log says, and above all what it does not: no prompt, no answer, no way to forge a line."""
 
 import json
+import logging
 import re
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,9 +10,16 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.demo import Simulator
 from gateway.demo.faults import FAULTS
+from gateway.journal import Access
+from gateway.responses import HANDLERS
 from tests.processes import Process, process
 from tests.servers import serve
 from tests.sse import Event, Events, messages, text
@@ -213,3 +221,24 @@ async def test_a_request_id_goes_in_and_out_or_is_made(tmp_path: Path) -> None:
         gateway.terminate()
         await gateway.ended()
     assert sum("request_id=abc-123" in line for line in gateway.log) == 1
+
+
+async def test_a_crash_is_logged_as_a_500_and_its_answer_has_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
+    """Starlette answers it outside of the middleware that does both for all others."""
+
+    async def crash(request: Request) -> Response:
+        raise RuntimeError("a fault of ours")
+
+    app = Starlette(routes=[Route("/crash", crash)], middleware=[Middleware(Access)], exception_handlers=HANDLERS)
+    caplog.set_level(logging.INFO)
+    async with (
+        serve(app) as url,
+        aiohttp.ClientSession() as session,
+        session.get(url + "/crash", headers={"X-Request-Id": "mine"}) as response,
+    ):
+        assert response.status == 500
+        assert response.headers["X-Request-Id"] == "mine"
+        assert (await response.json())["code"] == "internal_error"
+    [line] = [vars(record)["fields"] for record in caplog.records if record.message == "request"]
+    assert (line["request_id"], line["status"]) == ("mine", 500)
+    assert sum("a fault of ours" in (record.exc_text or "") for record in caplog.records) == 1
