@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -17,6 +18,7 @@ from gateway.logs.memory import MemoryLogs
 from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.ollama import Ollama
+from gateway.openapi import document
 from gateway.presets import Preset, PresetError, parse_presets
 from gateway.pulse import Pulse
 from gateway.quotas import Quota, Quotas
@@ -50,6 +52,7 @@ ROUTES = [
     Route("/healthz", health.healthz),
     Route("/readyz", health.readyz),
     Route("/metrics", health.metrics),
+    Route("/openapi.json", page.openapi),
     Route("/", page.index),
     Mount("/static", GZipMiddleware(page.Files(directory=page.STATIC))),
 ]
@@ -107,6 +110,7 @@ def create_app(settings: Settings) -> Starlette:
                 "metrics": metrics,
                 "ping_interval": settings.ping_interval,
                 "allow_preview": settings.allow_preview,
+                "openapi": orjson.dumps(document(ROUTES)),
             }
             await streams.drain(0)
         logs.close()

@@ -27,6 +27,7 @@ class GatewayState(TypedDict):
     metrics: Metrics
     ping_interval: float
     allow_preview: bool
+    openapi: bytes
 
 
 GatewayRequest = Request[GatewayState]

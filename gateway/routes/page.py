@@ -1,4 +1,4 @@
-"""The bundled page and its files."""
+"""The bundled page and its files, and the contract for programs."""
 
 import mimetypes
 from pathlib import Path
@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from gateway.state import GatewayRequest
 
 PACKAGE = Path(__file__).parent.parent
 STATIC = next(path for path in (PACKAGE / "static", PACKAGE.parent / "static") if path.is_dir())
@@ -28,3 +30,8 @@ class Files(StaticFiles):
 async def index(request: Request) -> FileResponse:
     """The page."""
     return FileResponse(STATIC / "index.html", headers=REVALIDATE)
+
+
+async def openapi(request: GatewayRequest) -> Response:
+    """This document."""
+    return Response(request.state["openapi"], media_type="application/json", headers=REVALIDATE)

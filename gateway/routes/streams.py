@@ -18,10 +18,12 @@ NO_CONTENT = 204
 
 
 async def chat(request: GatewayRequest) -> Response:
+    """A chat, as a stream of events."""
     return await _one_shot(request, Kind.CHAT)
 
 
 async def generate(request: GatewayRequest) -> Response:
+    """A completion, as a stream of events."""
     return await _one_shot(request, Kind.GENERATE)
 
 
