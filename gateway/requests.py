@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -31,6 +32,8 @@ Json = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
 
 MAX_QUERY_FIELDS = 100
+MAX_COMMAS = 1_000_000
+"""In a JSON body, so about its values: each may cost a hundred times its bytes. More than any context has tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,12 @@ def _stop(value: object) -> object:
     return value
 
 
+def _variables(value: object) -> object:
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise ValueError("must be an object of strings")
+    return value
+
+
 Number = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 KeepAlive = Annotated[Any, BeforeValidator(_keep_alive), WithJsonSchema({"type": ["number", "string"]})]
 Think = Annotated[
@@ -95,6 +104,12 @@ Think = Annotated[
 ]
 Format = Annotated[Any, BeforeValidator(_format), WithJsonSchema({"anyOf": [{"const": "json"}, {"type": "object"}]})]
 Stop = Annotated[Any, BeforeValidator(_stop), WithJsonSchema({"type": "array", "items": {"type": "string"}})]
+Variables = Annotated[dict[str, str], BeforeValidator(_variables)]
+
+
+def _many() -> Any:
+    """A list that fails at its first wrong item: to collect a million errors would take a minute."""
+    return Field(None, fail_fast=True)
 
 
 class Passing(BaseModel):
@@ -168,8 +183,8 @@ class Message(Passing):
     role: StrictStr
     content: StrictStr | None = None
     thinking: StrictStr | None = None
-    images: list[StrictStr] | None = None
-    tool_calls: list[ToolCall] | None = None
+    images: list[StrictStr] | None = _many()
+    tool_calls: list[ToolCall] | None = _many()
     tool_name: StrictStr | None = None
     tool_call_id: StrictStr | None = None
 
@@ -177,8 +192,8 @@ class Message(Passing):
 class ChatBody(Body):
     """Ollama's body of `POST /api/chat`. Without messages it loads the model."""
 
-    messages: list[Message] | None = None
-    tools: list[Json] | None = None
+    messages: list[Message] | None = _many()
+    tools: list[Json] | None = _many()
 
 
 class GenerateBody(Body):
@@ -188,9 +203,9 @@ class GenerateBody(Body):
     suffix: StrictStr | None = None
     system: StrictStr | None = None
     template: StrictStr | None = None
-    context: list[StrictInt] | None = None
+    context: list[StrictInt] | None = _many()
     raw: StrictBool | None = None
-    images: list[StrictStr] | None = None
+    images: list[StrictStr] | None = _many()
 
 
 class PullBody(Passing):
@@ -208,7 +223,7 @@ class StreamRequest(BaseModel):
     generate: GenerateBody | None = None
     pull: PullBody | None = None
     preset: StrictStr | None = None
-    variables: dict[str, StrictStr] | None = None
+    variables: Variables | None = None
     resume_window: StrictInt | StrictFloat | None = None
 
 
@@ -355,6 +370,8 @@ def _option(name: str, text: str) -> object:
 
 
 def _object(body: bytes) -> Json:
+    if body.count(b",") > MAX_COMMAS:
+        raise TooLarge(f"The body has more than {MAX_COMMAS} commas, so too many values.")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
