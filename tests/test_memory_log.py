@@ -1,0 +1,311 @@
+"""What every kind of log promises: one suite, for each backend."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import pytest
+
+from gateway import events
+from gateway.errors import Busy, TooLarge
+from gateway.logs import EventLog, LogStore
+from gateway.logs.memory import CHUNK_BYTES, MemoryLogs
+from tests.sse import Event, parse
+
+HEAD = events.retry(1000) + events.sidecar("meta", {"v": 1})
+SUMMARY = {"outcome": "complete"}
+LIMITS = {"max_stream_bytes": 10**6, "max_log_bytes": 10**7, "retain_seconds": 60.0}
+
+Open = Callable[..., LogStore]
+
+
+@pytest.fixture(params=["memory"])
+async def open_logs(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
+    """Opens a store with some of the limits changed."""
+    async with AsyncExitStack() as stack:
+
+        def memory(**limits: Any) -> LogStore:
+            logs = MemoryLogs(**LIMITS | limits)
+            stack.callback(logs.close)
+            return logs
+
+        yield {"memory": memory}[request.param]
+
+
+@pytest.fixture
+def logs(open_logs: Open) -> LogStore:
+    return open_logs()
+
+
+def sid(number: int) -> str:
+    return f"{number:032d}"
+
+
+def parsed(chunks: list[bytes]) -> list[Event]:
+    """The events, after checking that every chunk holds whole ones only."""
+    assert all(chunk.endswith(b"\n\n") for chunk in chunks)
+    return [event for block in b"".join(chunks).split(b"\n\n")[:-1] if (event := parse(block))]
+
+
+async def read(log: EventLog, after: int = 0) -> list[Event]:
+    """Everything after `after`, to the end."""
+    async with asyncio.timeout(10), aclosing(log.read(after)) as chunks:  # type: ignore[type-var]
+        return parsed([chunk async for chunk in chunks])
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def shrunk(logs: LogStore, count: int) -> None:
+    """Until so many logs are left, which no event tells."""
+    for _ in range(1000):
+        if len(logs) == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{len(logs)} logs are still there")
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [int(event.id.rpartition("-")[2]) for event in events if event.id]
+
+
+async def test_a_new_log_is_empty(logs: LogStore) -> None:
+    log = logs.create(sid(1), HEAD)
+    assert (log.last, log.ended) == (0, False)
+    assert logs.get(sid(1)) is not None
+    assert logs.get(sid(2)) is None
+    assert len(logs) == 1
+
+
+async def test_a_reader_gets_head_events_and_end(logs: LogStore) -> None:
+    """In this order, numbered from 1, the bytes untouched; the `end` event has the last number."""
+    log = logs.create(sid(1), HEAD)
+    log.append([b'{"a":1}', b'{"b":\r2}'])
+    log.end(b'{"done":true}', SUMMARY)
+    assert (log.last, log.ended) == (4, True)
+    seen = await read(log)
+    assert [event.name for event in seen] == ["meta", "message", "message", "message", "end"]
+    assert [event.data for event in seen[1:4]] == [b'{"a":1}', b'{"b": 2}', b'{"done":true}']
+    assert [event.id for event in seen[1:]] == [f"{sid(1)}-{number}" for number in (1, 2, 3, 4)]
+    assert seen[4].json == SUMMARY
+
+
+async def test_an_end_without_a_terminal_message(logs: LogStore) -> None:
+    """Where Ollama's own last line was the terminal message, only `end` follows."""
+    log = logs.create(sid(1), HEAD)
+    log.append([b'{"done":true}'])
+    log.end(None, SUMMARY)
+    assert [event.name for event in await read(log)] == ["meta", "message", "end"]
+    assert log.last == 2
+
+
+async def test_an_end_may_set_the_time_to_reconnect(logs: LogStore) -> None:
+    """Also for a reader that has all but the end; the block is no event of its own."""
+    log = logs.create(sid(1), HEAD)
+    log.append([b"{}"])
+    log.end(b'{"error":""}', SUMMARY, retry=1234)
+    async with aclosing(log.read(2)) as chunks:  # type: ignore[type-var]
+        text = b"".join([chunk async for chunk in chunks])
+    assert text.count(b"retry: 1234\n") == 1
+    assert numbers(await read(log, 2)) == [3]
+
+
+@pytest.mark.parametrize("after", range(7))
+async def test_a_reader_goes_on_after_what_it_has_seen(logs: LogStore, after: int) -> None:
+    log = logs.create(sid(1), HEAD)
+    log.append([b"{}"] * 5)
+    log.end(None, SUMMARY)
+    assert numbers(await read(log, after)) == list(range(after + 1, 7))
+
+
+async def test_live_readers_see_each_event_when_it_comes(logs: LogStore) -> None:
+    log = logs.create(sid(1), HEAD)
+    async with aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
+        assert await anext(chunks) == HEAD
+        for number in range(1, 4):
+            coming = asyncio.ensure_future(anext(chunks))
+            await settle()
+            assert not coming.done()
+            log.append([b"{}"])
+            assert numbers(parsed([await coming])) == [number]
+        log.end(None, SUMMARY)
+        assert numbers(parsed([await anext(chunks)])) == [4]
+        with pytest.raises(StopAsyncIteration):
+            await anext(chunks)
+
+
+async def test_readers_at_any_time_read_the_same(logs: LogStore) -> None:
+    """Live, late, resuming and after the end: one code path, the same bytes."""
+    log = logs.create(sid(1), HEAD)
+    readers: list[asyncio.Task[list[Event]]] = []
+    for number in range(100):
+        readers.append(asyncio.create_task(read(log)))
+        readers.append(asyncio.create_task(read(log, log.last)))
+        if number % 3 == 0:
+            await settle()
+        log.append([b'{"n":%d}' % number])
+    log.end(None, SUMMARY)
+    whole = await read(log)
+    assert numbers(whole) == list(range(1, 102))
+    for number, seen in enumerate(await asyncio.gather(*readers)):
+        assert seen[1:] == (whole[1:] if number % 2 == 0 else whole[1 + number // 2 :])
+
+
+async def test_a_reader_that_is_cancelled_takes_no_other_with_it(logs: LogStore) -> None:
+    log = logs.create(sid(1), HEAD)
+    leaving, staying = [asyncio.create_task(read(log)) for _ in range(2)]
+    await settle()
+    leaving.cancel()
+    await settle()
+    log.append([b"{}"])
+    leaving_late = asyncio.create_task(read(log))
+    await settle()
+    log.append([b"{}"])
+    leaving_late.cancel()  # in the same turn in which it is woken
+    log.end(None, SUMMARY)
+    assert numbers(await staying) == [1, 2, 3]
+
+
+async def test_a_reader_that_is_slow_misses_nothing(logs: LogStore) -> None:
+    """It holds nobody up, and reads on in chunks of a bearable size."""
+    log = logs.create(sid(1), HEAD)
+    async with aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
+        first = await anext(chunks)
+        for _ in range(1000):
+            log.append([b'"%b"' % (b"x" * 500)])
+        log.end(None, SUMMARY)
+        rest = [chunk async for chunk in chunks]
+    assert numbers(parsed([first, *rest])) == list(range(1, 1002))
+    assert max(map(len, rest)) < CHUNK_BYTES + 1000
+    assert len(rest) < 20
+
+
+async def test_an_event_larger_than_a_chunk(logs: LogStore) -> None:
+    log = logs.create(sid(1), HEAD)
+    log.append([b"{}", b'"%b"' % (b"x" * 3 * CHUNK_BYTES), b"{}"])
+    log.end(None, SUMMARY)
+    assert numbers(await read(log)) == [1, 2, 3, 4]
+
+
+async def test_notices_are_shown_live_and_not_kept(logs: LogStore) -> None:
+    """Who is there sees each; who comes later sees the newest; after the first event there are none."""
+    log = logs.create(sid(1), HEAD)
+    live = asyncio.create_task(read(log))
+    await settle()
+    for number in range(3):
+        log.announce(events.sidecar("status", {"n": number}))
+    late = asyncio.create_task(read(log))
+    await settle()
+    log.append([b"{}"])
+    log.announce(events.sidecar("status", {"n": 3}))
+    log.end(None, SUMMARY)
+    assert [event.json["n"] for event in await live if event.name == "status"] == [0, 1, 2]
+    assert [event.json["n"] for event in await late if event.name == "status"] == [2]
+    assert [event.name for event in await read(log)] == ["meta", "message", "end"]
+
+
+async def test_a_reader_far_behind_sees_some_notices(logs: LogStore) -> None:
+    log = logs.create(sid(1), HEAD)
+    live = asyncio.create_task(read(log))
+    await settle()
+    for number in range(1000):
+        log.announce(events.sidecar("status", {"n": number}))
+    await settle()
+    log.end(None, SUMMARY)
+    shown = [event.json["n"] for event in await live if event.name == "status"]
+    assert shown == sorted(shown)
+    assert shown[-1] == 999
+
+
+async def test_a_stream_has_a_bound(open_logs: Open) -> None:
+    """What would cross it is refused whole; what was there stays, and the end can always be written."""
+    logs = open_logs(max_stream_bytes=1000)
+    log = logs.create(sid(1), HEAD)
+    log.append([b"{}"])
+    with pytest.raises(TooLarge, match="GATEWAY_MAX_STREAM_BYTES"):
+        log.append([b"{}", b'"%b"' % (b"x" * 1000)])
+    log.append([b"{}"])
+    log.end(b'"%b"' % (b"x" * 1000), SUMMARY)
+    assert numbers(await read(log)) == [1, 2, 3, 4]
+
+
+async def test_all_streams_together_have_a_bound(open_logs: Open) -> None:
+    """Running streams are never evicted: the one that asks for more gets `busy`, and may still end."""
+    logs = open_logs(max_log_bytes=2000)
+    first, second = [logs.create(sid(number), HEAD) for number in (1, 2)]
+    first.append([b'"%b"' % (b"x" * 1500)])
+    with pytest.raises(Busy, match="GATEWAY_MAX_LOG_BYTES"):
+        second.append([b'"%b"' % (b"x" * 1000)])
+    second.end(b'{"error":""}', SUMMARY)
+    assert numbers(await read(second)) == [1, 2]
+    with pytest.raises(Busy):
+        logs.create(sid(3), HEAD * 100)
+    assert logs.get(sid(3)) is None
+    assert numbers(await read_so_far(first)) == [1]
+
+
+async def read_so_far(log: EventLog) -> list[Event]:
+    async with aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
+        return parsed([await anext(chunks)])
+
+
+async def test_ended_streams_make_room_oldest_first(open_logs: Open) -> None:
+    logs = open_logs(max_log_bytes=4000)
+    for number in (1, 2, 3):
+        log = logs.create(sid(number), HEAD)
+        log.append([b'"%b"' % (b"x" * 800)])
+    for number in (2, 1):
+        ended = logs.get(sid(number))
+        assert ended is not None
+        ended.end(None, SUMMARY)
+    running = logs.get(sid(3))
+    assert running is not None
+    running.append([b'"%b"' % (b"x" * 1000)])
+    assert [logs.get(sid(number)) is not None for number in (1, 2, 3)] == [True, False, True]
+    running.append([b'"%b"' % (b"x" * 1000)])
+    assert [logs.get(sid(number)) is not None for number in (1, 2, 3)] == [False, False, True]
+
+
+async def test_ended_streams_go_when_their_time_is_over(open_logs: Open) -> None:
+    """Each counted from its own end, and all that they held is given back; a running one stays for ever."""
+    logs = open_logs(retain_seconds=0.05)
+    running = logs.create(sid(0), HEAD)
+    size = logs.size
+    for number in (1, 2, 3):
+        log = logs.create(sid(number), HEAD)
+        log.append([b"{}"] * number)
+        log.end(b"{}", SUMMARY)
+        assert numbers(await read(log)) == list(range(1, number + 3))
+        await asyncio.sleep(0.01)
+    await shrunk(logs, 1)
+    assert [logs.get(sid(number)) is not None for number in range(4)] == [True, False, False, False]
+    assert logs.size == size
+    running.end(None, SUMMARY)
+    await shrunk(logs, 0)
+    assert logs.size == 0
+
+
+async def test_a_reader_of_a_stream_that_goes_is_not_left_hanging(open_logs: Open) -> None:
+    """One that stalled until the stream's time was over learns that nothing more comes."""
+    logs = open_logs(retain_seconds=0)
+    log = logs.create(sid(1), HEAD)
+    async with asyncio.timeout(10), aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
+        await anext(chunks)
+        log.append([b"{}"])
+        log.end(None, SUMMARY)
+        await shrunk(logs, 0)
+        assert [chunk async for chunk in chunks] == []
+
+
+async def test_a_reader_that_waits_reads_the_end_though_nothing_is_retained(open_logs: Open) -> None:
+    logs = open_logs(retain_seconds=0)
+    log = logs.create(sid(1), HEAD)
+    reader = asyncio.create_task(read(log))
+    await settle()
+    log.append([b"{}"])
+    log.end(None, SUMMARY)
+    assert numbers(await reader) == [1, 2]
