@@ -1,6 +1,5 @@
 """docs/shaping.md and the examples it points to: every line shown is run."""
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -20,23 +19,20 @@ from gateway.hooks import HookRequest
 from gateway.presets import Preset, parse_presets
 from gateway.settings import PRESETS, Settings, read_config
 from tests.page.pages import ARGUMENTS
-from tests.processes import ROOT, Process, process
+from tests.processes import ROOT, process
 from tests.servers import serve
+from tests.snippets import SHOWN, blocks, sh
 from tests.sse import Events, ending, text
 
 GUIDE = (ROOT / "docs/shaping.md").read_text()
 EXAMPLES = ROOT / "examples"
 
 
-def blocks(language: str, page: str = GUIDE) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-
-
-(TOML,) = blocks("toml")
-(HTML,) = blocks("html")
-(SENT,) = blocks("json")
-(HOOK,) = blocks("python")
-SHELL = blocks("sh")
+(TOML,) = blocks("toml", GUIDE)
+(HTML,) = blocks("html", GUIDE)
+(SENT,) = blocks("json", GUIDE)
+(HOOK,) = blocks("python", GUIDE)
+SHELL = blocks("sh", GUIDE)
 
 
 @pytest.fixture
@@ -50,19 +46,6 @@ async def ollama(simulator: Simulator) -> AsyncIterator[str]:
         yield f"--ollama-url={url}"
 
 
-async def sh(command: str, gw: Process) -> str:
-    """What a command prints, at this gateway's port instead of 8000."""
-    shell = await asyncio.create_subprocess_exec(
-        *("bash", "-euc", command.replace("http://127.0.0.1:8000", gw.url)),
-        env={"PATH": os.environ["PATH"], "PID": str(gw.pid)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    printed, _ = await shell.communicate()
-    assert shell.returncode == 0
-    return printed.decode()
-
-
 async def test_from_nothing_to_a_translating_endpoint_used_by_event_source(
     simulator: Simulator, ollama: str, tmp_path: Path
 ) -> None:
@@ -72,7 +55,7 @@ async def test_from_nothing_to_a_translating_endpoint_used_by_event_source(
     async with process(tmp_path, ollama) as gw, async_playwright() as playwright:
 
         async def page(request: Request) -> HTMLResponse:
-            return HTMLResponse("<!doctype html>" + HTML.replace("http://127.0.0.1:8000", gw.url))
+            return HTMLResponse("<!doctype html>" + HTML.replace(SHOWN, gw.url))
 
         async with serve(Starlette(routes=[Route("/", page)])) as url:
             browser = await playwright.chromium.launch(
