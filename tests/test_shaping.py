@@ -245,11 +245,10 @@ class Recorder:
 
 async def test_no_response_log_line_metric_or_error_shows_a_system_prompt(logged: Everything, tmp_path: Path) -> None:
     """Every route, every fault of Ollama, every mistake of a client; then all of it is searched."""
-    asyncio.get_running_loop().set_debug(True)
     simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
     config = write(tmp_path / "g.toml", SECRETS)
-    limits = {"status_interval": 0.1, "max_line_bytes": 200_000, "max_body_bytes": 100_000}
-    async with gateway(simulator, config=config, first_token_timeout=3, idle_timeout=0.3) as gw:
+    limits = {"connect_timeout": 60, "status_interval": 0.1, "max_line_bytes": 200_000, "max_body_bytes": 100_000}
+    async with gateway(simulator, config=config, connect_timeout=60, first_token_timeout=2, idle_timeout=0.3) as gw:
         recorder = Recorder(gw)
         await ask_all(recorder, SILENT)
         answers, codes = recorder.answers, recorder.codes
@@ -307,20 +306,18 @@ SILENT = ["fault:stall", "fault:silent", "fault:slow-load"]
 
 
 async def ask_all(recorder: Recorder, models: list[str]) -> None:
-    asks = []
     for name in models:
         body = {"model": name}
-        asks += [
+        await asyncio.gather(
             recorder.ask("GET", f"/api/chat?preset=secret&model={name}&prompt={TABLE}"),
             recorder.ask("POST", "/api/chat?preset=secret", json=body | CHAT),
             recorder.ask("POST", "/api/generate?preset=secret", json=body | {"prompt": TABLE}),
-        ]
-    await asyncio.gather(*asks)
+        )
 
 
 async def every_mistake(recorder: Recorder) -> None:
     for field in OVERRIDABLE - {"model"}:
-        values: tuple[object, ...] = ("x", 1, True, {}, [], {"seed": 1})
+        values: tuple[object, ...] = ("x", True, {"seed": 1})
         for value in values:
             await recorder.ask("POST", "/api/generate?preset=sealed", json={"prompt": "Hi", field: value})
             await recorder.ask("POST", "/api/streams", json={"chat": CHAT | {field: value}, "preset": "sealed"})
