@@ -3,7 +3,7 @@
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import NotFound
-from gateway.requests import ask_for_stream
+from gateway.requests import ask_for_stream, check_bounds
 from gateway.state import GatewayRequest, client
 
 
@@ -31,5 +31,7 @@ async def preview(request: GatewayRequest) -> Response:
     """The exact body that Ollama would be sent for a `POST /api/streams`."""
     if not request.state["allow_preview"]:
         raise NotFound("Previews are off here (GATEWAY_ALLOW_PREVIEW).")
-    job = await request.state["shaper"].shape(ask_for_stream(await request.body()), client(request))
+    ask = ask_for_stream(await request.body())
+    check_bounds(ask.body, request.state["bounds"])
+    job = await request.state["shaper"].shape(ask, client(request))
     return Response(job.body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
