@@ -249,6 +249,8 @@ const SPECIAL = /[\\`*_~[\]!<\nh]/g;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}]/u;
 const SPACE = /\s/;
+/** Japanese and Chinese have no space where a line was wrapped. */
+const WIDE = /[\u3000-\u9fff\uff00-\uffef]/;
 const BARE_URL = /https?:\/\/[^\s<>"`|\\^{}]+/y;
 const ANGLE_URL = /<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>/iy;
 const BREAK = /<br ?\/?>/iy;
@@ -325,7 +327,8 @@ class Inline {
   #newline() {
     const line = this.#at - this.#text.lastIndexOf("\n", this.#at - 1) - 1;
     if (line < SHORT_LINE || this.#text.endsWith("  ", this.#at)) return this.#break(1);
-    this.#push(" ");
+    const wide = WIDE.test(this.#text[this.#at - 1] ?? "") && WIDE.test(this.#text[this.#at + 1] ?? "");
+    this.#push(wide ? "" : " ");
     this.#at++;
   }
 

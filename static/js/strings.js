@@ -203,7 +203,7 @@ const ja = {
   theme_auto: "表示: 自動",
   theme_light: "表示: ライト",
   theme_dark: "表示: ダーク",
-  shortcuts: "ショートカット",
+  shortcuts: "キー操作",
   settings: "設定",
   conversation: "会話",
   you: "あなた",

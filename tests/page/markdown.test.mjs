@@ -27,6 +27,7 @@ const EXAMPLES = [
   ["short line\nnext", "<p>short line<br>next</p>"],
   [`${"a long line of prose ".repeat(4)}\nnext`, `<p>${"a long line of prose ".repeat(4).trim()} next</p>`],
   [`${"a long line of prose ".repeat(4)} \nnext`, `<p>${"a long line of prose ".repeat(4).trim()}  <br>next</p>`],
+  [`${"これは長い行です。".repeat(9)}\n次の行`, `<p>${"これは長い行です。".repeat(9)}次の行</p>`],
   ["**bold** *em* __bold__ _em_ ~~gone~~", "<p><strong>bold</strong> <em>em</em> <strong>bold</strong> <em>em</em> <del>gone</del></p>"],
   ["***both*** **a *b* c**", "<p><em><strong>both</strong></em> <strong>a <em>b</em> c</strong></p>"],
   ["snake_case_name 2 * 3 * 4 **open", "<p>snake_case_name 2 * 3 * 4 **open</p>"],

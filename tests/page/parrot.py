@@ -14,12 +14,15 @@ from gateway.demo import Simulator
 
 
 class Parrot:
-    """Answers every chat with `text`, cut into `pieces`, at `rate` a second (0: all at once)."""
+    """Answers every chat with `text`, cut into `pieces`, at `rate` a second (0: all at once), after `wait` seconds."""
 
-    def __init__(self, text: str, *, rate: float = 0, piece: str = r"\s*\S{1,5}|\s+", **done: int) -> None:
+    def __init__(
+        self, text: str, *, rate: float = 0, wait: float = 0, piece: str = r"\s*\S{1,5}|\s+", **done: int
+    ) -> None:
         self.simulator = Simulator(load_seconds=0, prompt_seconds=0)
         self.pieces = re.findall(piece, text)
         self.rate = rate
+        self.wait = wait
         self.done = {"prompt_eval_count": 30, "eval_count": len(self.pieces), "eval_duration": 10**9} | done
         self.bodies: list[dict[str, Any]] = []
         """What was asked, so far."""
@@ -34,6 +37,7 @@ class Parrot:
         await StreamingResponse(self._lines(), media_type="application/x-ndjson")(scope, receive, send)
 
     async def _lines(self) -> Any:
+        await asyncio.sleep(self.wait)
         begun = monotonic()
         for count, piece in enumerate(self.pieces):
             if self.rate:

@@ -54,7 +54,7 @@ async def conversation(visits: Visits, folder: Path, name: str, **context: Any) 
             await visit.page.keyboard.press("Control+Shift+O")
             await expect(visit.turns).to_have_count(0)
         parrot.pieces = re.findall(r"\s*\S{1,5}|\s+", ANSWER)
-        parrot.rate = 120
+        parrot.rate, parrot.wait = 120, 0.4
         await visit.ask(QUESTION)
         await visit.answered()
         await visit.page.screenshot(path=folder / f"{name}.png")
