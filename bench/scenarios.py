@@ -1,0 +1,263 @@
+"""What is measured of each contender. A scenario gives figures by the names that `report` explains."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bench.client import Load, chat, fetch, get, percentile
+from bench.contenders import Contender, Server
+
+RATE = 50
+"""Tokens a second of a paced stream."""
+
+ENDLESS = 10**9
+LATE_MS = 100
+"""A stream counts as carried while 99 of 100 tokens are no older than this on arrival."""
+
+WAIT_SECONDS = 60
+LEAVE_SECONDS = 0.25
+"""Within this time servers should have noticed that all clients have left."""
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured. Times are in seconds; `counts` and `capacity` are numbers of streams."""
+
+    settle: float = 1
+    seconds: float = 4
+    streams: int = 100
+    burst_streams: int = 20
+    burst_seconds: float = 2
+    requests: int = 200
+    silent: int = 500
+    kept: int = 5000
+    kept_seconds: float = 60
+    cancels: int = 200
+    viewed: int = 20
+    viewers: int = 5
+    events: int = 10_000
+    reads: int = 5
+    counts: Sequence[int] = (1, 10, 50, 100, 250, 500)
+    count_seconds: float = 2
+    capacity: Sequence[int] = (100, 200, 400, 800, 1600)
+
+
+QUICK = Sizes(
+    settle=0.05,
+    seconds=0.2,
+    streams=5,
+    burst_streams=2,
+    burst_seconds=0.2,
+    requests=5,
+    silent=10,
+    kept=10,
+    kept_seconds=0.2,
+    cancels=5,
+    viewed=2,
+    viewers=2,
+    events=200,
+    reads=1,
+    counts=(1, 5),
+    count_seconds=0.2,
+    capacity=(5,),
+)
+
+
+async def silent(server: Server, sizes: Sizes) -> Figures:
+    """Memory per stream on which nothing is said yet: the client's connection and the one to Ollama."""
+    async with _load(server) as streams:
+        await _silent(server, streams, min(sizes.silent, 10))  # what is made once does not count
+        before = server.memory()
+        await _silent(server, streams, sizes.silent)
+        return {"silent_kib": (server.memory() - before) / sizes.silent}
+
+
+async def paced(server: Server, sizes: Sizes) -> Figures:
+    async with _load(server) as streams:
+        await streams.ask_many(server.contender.path, sizes.streams, rate=RATE, tokens=ENDLESS)
+        cpu, tokens = await _measure(server, streams, sizes.settle, sizes.seconds)
+        return {
+            "paced_cpu_us": cpu / tokens * 1e6,
+            "paced_p50_ms": percentile(streams.latencies, 50) / 1e6,
+            "paced_p99_ms": percentile(streams.latencies, 99) / 1e6,
+        }
+
+
+async def burst(server: Server, sizes: Sizes) -> Figures:
+    async with _load(server) as streams:
+        await streams.ask_many(server.contender.path, sizes.burst_streams, rate=0, tokens=ENDLESS)
+        cpu, tokens = await _measure(server, streams, sizes.settle / 2, sizes.burst_seconds)
+        streams.close()
+        await asyncio.sleep(LEAVE_SECONDS)
+        return {
+            "burst_per_s": tokens / sizes.burst_seconds,
+            "burst_cpu_us": cpu / tokens * 1e6,
+            "burst_left": await fetch(server.upstream, "/bench/open"),
+        }
+
+
+async def first_token(server: Server, sizes: Sizes) -> Figures:
+    waits: list[float] = []
+    async with _load(server) as streams:
+        for _ in range(sizes.requests):
+            viewer = await streams.ask(server.contender.path, rate=0, tokens=1)
+            await viewer.complete
+            viewer.close()
+            waits.append((viewer.first - viewer.asked_at) / 1e6)
+    return {"first_token_ms": percentile(waits, 50)}
+
+
+async def cancel(server: Server, sizes: Sizes) -> Figures:
+    """From a client that leaves a running stream to the closed connection at Ollama."""
+    async with _load(server) as streams:
+        await streams.ask_many(server.contender.path, sizes.cancels, rate=RATE // 5, tokens=ENDLESS)
+        await _opened(server, sizes.cancels)
+        await asyncio.sleep(sizes.settle)
+        for viewer in streams.viewers:
+            viewer.close()
+            await asyncio.sleep(0.01)
+        await _opened(server, 0)
+        closed = await fetch(server.upstream, "/bench/closed")
+        waits = [(closed[str(viewer.seed)] - viewer.closed_at) / 1e6 for viewer in streams.viewers]
+        return {"cancel_p50_ms": percentile(waits, 50), "cancel_p99_ms": percentile(waits, 99)}
+
+
+async def viewers(server: Server, sizes: Sizes) -> Figures:
+    """CPU per token that each further viewer of a stream costs, relative to the first."""
+    async with _load(server) as streams:
+        urls = [(await _create(server, RATE, ENDLESS)) for _ in range(sizes.viewed)]
+        costs = []
+        for more in (1, sizes.viewers - 1):
+            for _ in range(more):
+                for url in urls:
+                    await streams.view(get(url))
+                    await asyncio.sleep(0.001)
+            cpu, tokens = await _measure(server, streams, sizes.settle, sizes.count_seconds)
+            costs.append(cpu / tokens * len(streams.viewers))
+        return {"viewer_percent": (costs[1] - costs[0]) / (sizes.viewers - 1) / costs[0] * 100}
+
+
+async def replay(server: Server, sizes: Sizes) -> Figures:
+    """Reading a retained log from its start."""
+    times: list[float] = []
+    async with _load(server) as streams:
+        url = await _create(server, 0, sizes.events)
+        await (await streams.view(get(url))).complete
+        for _ in range(sizes.reads):
+            streams.latencies.clear()
+            viewer = await streams.view(get(url))
+            await viewer.complete
+            times.append((viewer.seen - viewer.asked_at) / 1e6)
+            assert len(streams.latencies) == sizes.events
+    return {"replay_ms": percentile(times, 50)}
+
+
+async def growth(server: Server, sizes: Sizes) -> Figures:
+    """CPU per token by the number of streams."""
+    figures: Figures = {}
+    for count in sizes.counts:
+        async with _load(server) as streams:
+            await streams.ask_many(server.contender.path, count, rate=RATE, tokens=ENDLESS)
+            cpu, tokens = await _measure(server, streams, sizes.settle / 2, sizes.count_seconds)
+            figures[f"at_{count}_us"] = cpu / tokens * 1e6
+            figures[f"at_{count}_percent"] = cpu / sizes.count_seconds * 100
+    return figures
+
+
+async def capacity(server: Server, sizes: Sizes) -> Figures:
+    """The most streams carried: the largest of a few counts, then nearer by halves."""
+    low = high = 0
+    for high in sizes.capacity:
+        if not await _carries(server, high, sizes):
+            break
+        low = high
+    while high - low > max(low, 8) // 8:
+        middle = (low + high) // 2
+        low, high = (middle, high) if await _carries(server, middle, sizes) else (low, middle)
+    return {"capacity": low}
+
+
+async def kept_alive(server: Server, sizes: Sizes) -> Figures:
+    """Very many streams on which nothing is said for a minute."""
+    async with _load(server) as streams:
+        await _silent(server, streams, sizes.kept)
+        cpu, _ = await _measure(server, streams, sizes.settle, sizes.kept_seconds)
+        return {
+            "kept_alive": sum(viewer.alive for viewer in streams.viewers),
+            "kept_cpu_percent": cpu / sizes.kept_seconds * 100,
+        }
+
+
+@asynccontextmanager
+async def _load(server: Server) -> AsyncIterator[Load]:
+    """A load that is gone afterwards, also where a server does not notice that its clients have left."""
+    streams = Load(server.port)
+    try:
+        yield streams
+    finally:
+        streams.close()
+        await asyncio.sleep(LEAVE_SECONDS)
+        await fetch(server.upstream, "/bench/stop")
+
+
+async def _carries(server: Server, count: int, sizes: Sizes) -> bool:
+    async with _load(server) as streams:
+        await streams.ask_many(server.contender.path, count, rate=RATE, tokens=ENDLESS)
+        await _measure(server, streams, sizes.settle, sizes.count_seconds)
+        promised = count * RATE * sizes.count_seconds
+        return len(streams.latencies) > 0.95 * promised and percentile(streams.latencies, 99) < LATE_MS * 1e6
+
+
+async def _measure(server: Server, streams: Load, settle: float, seconds: float) -> tuple[float, int]:
+    """Seconds of CPU used and tokens received in a while, after a while."""
+    await asyncio.sleep(settle)
+    streams.latencies.clear()
+    before = server.cpu() if server.pid else math.nan
+    await asyncio.sleep(seconds)
+    return (server.cpu() if server.pid else math.nan) - before, len(streams.latencies)
+
+
+async def _silent(server: Server, streams: Load, count: int) -> None:
+    """Open `count` more streams on which nothing is said."""
+    for _ in range(count):
+        await streams.ask(server.contender.path, rate=0, tokens=0)
+        if len(streams.viewers) % 100 == 0:
+            await _opened(server, len(streams.viewers))  # or the backlog would overflow
+    await _opened(server, len(streams.viewers))
+
+
+async def _opened(server: Server, count: int) -> None:
+    """Until so many streams are open at the upstream."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await fetch(server.upstream, "/bench/open")) != count:  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(0.01)
+
+
+async def _create(server: Server, rate: int, tokens: int) -> str:
+    created = await fetch(server.port, "/api/streams", {"chat": chat(rate, tokens, 0)})
+    return str(created["url"])
+
+
+class Scenario(NamedTuple):
+    measure: Callable[[Server, Sizes], Awaitable[Figures]]
+    concerns: Callable[[Contender], bool] = lambda contender: True
+    once: bool = False
+
+
+SCENARIOS = {
+    "silent": Scenario(silent, lambda contender: contender.command is not None),  # first: of a fresh process
+    "paced": Scenario(paced),
+    "burst": Scenario(burst),
+    "first-token": Scenario(first_token),
+    "cancel": Scenario(cancel),
+    "viewers": Scenario(viewers, lambda contender: contender.is_gateway),
+    "replay": Scenario(replay, lambda contender: contender.is_gateway),
+    "growth": Scenario(growth, lambda contender: contender.command is not None),
+    "capacity": Scenario(capacity),
+    "kept-alive": Scenario(kept_alive, lambda contender: contender.pings, once=True),
+}

@@ -1,0 +1,54 @@
+"""The benchmark runs, gives a figure for all that it claims to measure, and leaves nothing behind."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.report import figures
+from bench.scenarios import QUICK, SCENARIOS
+
+ROOT = Path(__file__).parent.parent
+COMMAND = (sys.executable, "-P", "-m", "bench", "--quick", "--rounds=1")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_every_scenario_gives_figures(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [*COMMAND, f"--output={tmp_path}"], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    for scenario in SCENARIOS:
+        assert f"round 1: {scenario}, gateway" in run.stderr
+    measured = json.loads((tmp_path / "results.json").read_text())["medians"]
+    assert set(measured["gateway"]) >= set(figures(QUICK))
+    assert all(math.isfinite(value) for each in measured.values() for value in each.values())
+    for contender in ("nginx", "thirty lines"):
+        assert {"paced_cpu_us", "burst_per_s", "added_p50_ms", "silent_kib", "cancel_p99_ms"} <= set(
+            measured[contender]
+        )
+    assert "paced_p99_ms" in measured["direct"]
+    table = (tmp_path / "table.md").read_text()
+    assert table in run.stdout
+    assert all(figure.title in table for figure in figures(QUICK).values())
+    assert (tmp_path / "streams.svg").read_text().count("<polyline") == 3
+
+
+def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, f"--output={tmp_path}"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr
+        for line in run.stderr:
+            if line == "round 1: burst, gateway\n":
+                break
+        started = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        assert len(started) == 4  # the upstream, nginx, thirty lines, the gateway
+        run.send_signal(signal.SIGINT)
+        run.stderr.read()
+    assert run.returncode != 0
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert not list(tmp_path.iterdir())
