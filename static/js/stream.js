@@ -161,6 +161,7 @@ export class Stream {
   #seen(message) {
     this.#lastSign = Date.now();
     const id = message.lastEventId;
+    if (!id) return false;
     if (this.#lastId && sequence(id) <= sequence(this.#lastId)) return true;
     this.#lastId = id;
     return false;

@@ -161,6 +161,17 @@ test("204 after the terminal message is the end, not a loss", async () => {
   assert.deepEqual(asked, []);
 });
 
+test("an error that came before there was a stream has no id, and is read", async () => {
+  const stream = openStream("/api/chat?prompt=x");
+  const { events } = reading(stream);
+  opened[0].open();
+  opened[0].send({ error: "no such model", code: "model_not_found" });
+  await tick();
+  assert.equal(events.at(-1).line.code, "model_not_found");
+  opened[0].cut(Played.CLOSED);
+  assert.deepEqual(asked, []);
+});
+
 test("a one-shot is never sent again before it has a stream", async () => {
   const { events, ended } = reading(openStream("/api/chat?prompt=x"));
   opened[0].cut(Played.CLOSED);

@@ -36,7 +36,7 @@ async def test_the_place_in_the_queue_is_told(visits: Visits) -> None:
             await gw.start(chat={"model": "llama3.2", "messages": [{"role": "user", "content": str(number)}]})
         visit = await visits.open(gw.url)
         await visit.ask("Me too")
-        await expect(visit.phase).to_have_text(re.compile(r"^queued #2 \d+ s$"))
+        await expect(visit.phase).to_have_text(re.compile(r"^queued #2, \d+ s$"))
 
 
 PHASES: list[tuple[str, dict[str, int], dict[str, Any]]] = [
