@@ -36,7 +36,7 @@ def parse(block: bytes) -> Event | None:
     if not fields.keys() & {"data", "event", "id"}:
         return None
     assert "data" in fields, block
-    assert "event" not in fields or list(fields)[0] == "event"
+    assert "event" not in fields or next(iter(fields)) == "event"
     event_id = fields["id"].decode() if "id" in fields else None
     assert event_id is None or re.fullmatch(r"[0-9a-z-]{1,127}", event_id)
     return Event(fields.get("event", b"message").decode(), fields["data"], event_id)
