@@ -85,6 +85,7 @@ function downNotice(failure, whole) {
     const title = h(whole ? "h1" : "strong", {}, t("gatewayDownTitle"));
     return [title, h("p", {}, t("gatewayDownText")), waiting];
   }
+  if (failure?.code === "unauthorized") return [h(whole ? "h1" : "strong", {}, t("error_lost_unauthorized"))];
   if (failure?.code !== "ollama_unreachable") return [h(whole ? "h1" : "strong", {}, failure ? failureText(failure) : ""), waiting];
   const title = h(whole ? "h1" : "strong", {}, t("downTitle"));
   if (!whole) return [title, waiting];

@@ -327,7 +327,9 @@ export class Session {
       const { message, code = "" } = /** @type {ApiError} */ (error);
       this.#store.set({ server: "down", serverFailure: { error: message, code } });
     }
-    if (this.#state.server === "down" || !this.#state.models.length)
+    const { server, serverFailure, models } = this.#state;
+    // Without a key the next request asks for it; a timer that asks again and again would be a nuisance.
+    if ((server === "down" && serverFailure?.code !== "unauthorized") || (server === "ok" && !models.length))
       this.#polling = setTimeout(() => void this.refresh(), POLL_MS);
   }
 

@@ -6,7 +6,7 @@ from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from playwright.async_api import ConsoleMessage, Page, Request, Route, expect
+from playwright.async_api import ConsoleMessage, Page, expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
@@ -16,6 +16,7 @@ from tests.page.parrot import Parrot
 from tests.servers import serve
 
 AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
+KEY = "a-key-of-a-decent-length-0123456789"
 LONG_TEXT = "\n\n".join(f"Paragraph {number} of a long answer." for number in range(120))
 
 
@@ -290,31 +291,23 @@ async def test_the_code_of_an_exchange_runs_as_it_is(visits: Visits) -> None:
 
 
 async def test_a_key_is_asked_for_once(visits: Visits) -> None:
-    """The gateway's answers are played here; a wrong key is said to be wrong."""
-    async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw:
-        visit = await visits.open(gw.url, "/static/favicon.svg", network_fails=True)
-        signed_in = False
-
-        async def guard(route: Route, request: Request) -> None:
-            nonlocal signed_in
-            if request.url.endswith("/api/session"):
-                signed_in = request.headers["authorization"] == "Bearer secret"
-                await route.fulfill(
-                    status=204 if signed_in else 401, json=None if signed_in else {"code": "unauthorized"}
-                )
-            elif signed_in:
-                await route.continue_()
-            else:
-                await route.fulfill(status=401, json={"error": "A key is needed.", "code": "unauthorized"})
-
-        await visit.page.route("**/api/**", guard)
-        await visit.page.goto(gw.url)
+    """Not again and again when the person has none; a wrong one is said to be wrong; a reload needs none."""
+    async with serve(Parrot("Yes.")) as ollama, gateway(ollama, api_keys=f"anna:{KEY}") as gw:
+        visit = await visits.open(gw.url, network_fails=True)
         dialog = visit.page.get_by_role("dialog", name="This gateway asks for a key")
+        await dialog.get_by_role("button", name="Close").click()
+        await expect(visit.page.locator("#welcome")).to_have_text("The gateway asks for a key.")
+        await visit.page.keyboard.press("Control+Shift+M")
         await dialog.get_by_label("Key").fill("wrong")
         await visit.page.keyboard.press("Enter")
         await expect(dialog.get_by_role("alert")).to_have_text("This key is not accepted.")
-        await dialog.get_by_label("Key").fill("secret")
+        await dialog.get_by_label("Key").fill(KEY)
         await visit.page.keyboard.press("Enter")
         await expect(dialog).to_be_hidden()
+        await visit.page.keyboard.press("Escape")
         await visit.ask("Hello")
+        await visit.answered()
+        await visit.page.reload()
+        await expect(visit.page.locator("#model")).to_contain_text("llama3.2")
+        await visit.ask("Again")
         await visit.answered()
