@@ -50,6 +50,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> int:
         server = Server(
             config(
                 create_app(settings),
+                max_url_bytes=settings.max_url_bytes,
                 max_head_bytes=settings.max_head_bytes,
                 request_timeout=settings.request_timeout,
                 trusted_proxies=settings.trusted_proxies,

@@ -78,6 +78,7 @@ class Access:
                 "request",
                 request_id=request_id,
                 client=scope["client"][0] if scope["client"] else "",
+                **({"key": scope["key"]} if scope.get("key") else {}),
                 method=scope["method"],
                 path=path,
                 status=status,

@@ -1,5 +1,6 @@
 """Fair use: what one client, known by its key or its address, may take of the gateway."""
 
+import ipaddress
 from collections import Counter, deque
 from dataclasses import dataclass
 from time import monotonic
@@ -29,7 +30,7 @@ class Quotas(Observer):
         self._starts: dict[str, deque[float]] = {}
 
     def admit(self, client: str) -> None:
-        """Count a start. Raises `Busy` with status 429 when the client has all it may have."""
+        """Count a start by this key or address. Raises `Busy` with status 429 when it has all it may have."""
         running = self._running.get(client, set())
         if self._quota.streams and len(running) >= self._quota.streams:
             raise Busy(f"You have {len(running)} streams running, which is all you may have at once.", status=429)
@@ -66,3 +67,12 @@ class Quotas(Observer):
             if starts[-1] > now - WINDOW_SECONDS:
                 return
             del self._starts[client]
+
+
+def network(address: str) -> str:
+    """What of an address is one client: all of it, or the /64 of IPv6, of which one household has every address."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"

@@ -9,6 +9,17 @@ from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNo
 from gateway.events import CONTENT_TYPE
 from gateway.sse import error_response
 
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What every answer has, unless it says otherwise."""
+
 REAL_STATUSES = (401, 403)
 """Statuses that stay what they are even for `EventSource`: who may not ask is told nothing more."""
 
@@ -45,7 +56,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _crash(request: Request, error: Exception) -> Response:
     """A fault of ours. The traceback goes to the log, nothing of it to the client."""
     # Starlette answers this outside of all middleware
-    headers = {"X-Request-Id": request.scope["request_id"]}
+    headers = SECURITY_HEADERS | {"X-Request-Id": request.scope["request_id"]}
     return error_json(InternalError("The gateway failed. Its log has the details."), headers)
 
 

@@ -5,28 +5,20 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import ForbiddenHost, ForbiddenOrigin, GatewayError, TooLarge, Unauthorized
-from gateway.responses import error_json
+from gateway.responses import SECURITY_HEADERS, error_json
 
 LOCALHOST_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
-
-RESPONSE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 SESSION_COOKIE = "gateway_session"
 SESSION_PATH = "/api/session"
 
+# not the standard library's parser: it takes half a minute for a hostile cookie, and gives up on a foreign one
+_SESSION = re.compile(rf"(?:^|;)\s*{SESSION_COOKIE}=([0-9a-f]+)\s*(?:;|$)")
 _LOCAL_NAME = re.compile(r"localhost|[a-z0-9_-]+|[a-z0-9_.-]+\.(local|internal|localhost)", re.IGNORECASE)
 _STREAM_PATH = re.compile(r"/api/streams/([0-9a-z]+)")
 
@@ -63,7 +55,7 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in RESPONSE_HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -82,8 +74,8 @@ class Guard:
                 f"The request line and headers are larger than {self._max_head_bytes} bytes (GATEWAY_MAX_HEAD_BYTES).",
                 status=431,
             )
-        host, origin = headers.get("host"), headers.get("origin")
-        if host is not None and not self._known_host(host):
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not all(map(self._known_host, headers.getlist("host"))):
             return ForbiddenHost(
                 "The gateway does not answer to this host name. Its operator can list it in GATEWAY_ALLOWED_HOSTS."
             )
@@ -91,7 +83,7 @@ class Guard:
             # an <img>, a link or a prefetch of another site names no origin, yet it would start a generation
             foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"].startswith("/api/")
         else:
-            foreign = not self._known_origin(origin, host or "")
+            foreign = not self._known_origin(origin, host)
         if foreign:
             return ForbiddenOrigin(
                 "Pages of this origin may not use the gateway. Its operator can allow them in GATEWAY_CORS_ORIGINS."
@@ -139,30 +131,28 @@ class Keys:
     """The operator's API keys, by name. Without any, everybody who passes the `Guard` may ask."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
-        self._keys = {name: key.encode() for name, key in keys.items()}
         # a session proves that its holder knew the key, and cannot be turned back into it
         self._sessions = {
-            name: hmac.new(key, b"ollama-sse-gateway session", hashlib.sha256).hexdigest().encode()
-            for name, key in self._keys.items()
+            name: hmac.new(key.encode(), b"ollama-sse-gateway session", hashlib.sha256).hexdigest()
+            for name, key in keys.items()
         }
+        self._key_digests = {name: _digest(key) for name, key in keys.items()}
+        self._session_digests = {name: _digest(session) for name, session in self._sessions.items()}
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self._sessions)
 
     def holder(self, headers: Headers) -> str | None:
         """The name of the key that a request brings, as a bearer token or by its session cookie."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return _match(self._keys, token.strip())
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
-        except CookieError:
-            return None
-        return _match(self._sessions, cookie.value) if cookie else None
+            return _match(self._key_digests, token.strip())
+        cookie = _SESSION.search(headers.get("cookie", ""))
+        return _match(self._session_digests, cookie[1]) if cookie else None
 
     def session(self, name: str) -> str:
         """What the session cookie of a key's holder says."""
-        return self._sessions[name].decode()
+        return self._sessions[name]
 
 
 class Authentication:
@@ -194,10 +184,17 @@ class Authentication:
         return bool(match and scope["state"]["streams"].log(match[1]))
 
 
-def _match(secrets: Mapping[str, bytes], given: str) -> str | None:
-    """The name of the secret that was given, found in the same time whichever it is, or none."""
-    found = None
-    for name, secret in secrets.items():
-        if hmac.compare_digest(secret, given.encode()):
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _match(digests: Mapping[str, bytes], given: str) -> str | None:
+    """The name of the secret that was given, found in the same time whichever it is, or none.
+
+    Digests are compared, since to compare secrets themselves would tell their length.
+    """
+    found, digest = None, _digest(given)
+    for name, known in digests.items():
+        if hmac.compare_digest(known, digest):
             found = name
     return found

@@ -71,13 +71,21 @@ class Server(uvicorn.Server):
 
 
 def config(
-    app: Starlette, *, max_head_bytes: int, request_timeout: float, trusted_proxies: Sequence[str]
+    app: Starlette,
+    *,
+    max_url_bytes: int,
+    max_head_bytes: int,
+    request_timeout: float,
+    trusted_proxies: Sequence[str],
 ) -> uvicorn.Config:
     """uvicorn's configuration for a gateway. No access log of its own: it would hold query strings, so prompts."""
-    protocol = partial(BoundedProtocol, max_head_bytes=max_head_bytes, request_timeout=request_timeout)
+    protocol = partial(
+        BoundedProtocol, max_url_bytes=max_url_bytes, max_head_bytes=max_head_bytes, request_timeout=request_timeout
+    )
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # uvicorn only ever calls it
+        ws="none",
         lifespan="on",
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),

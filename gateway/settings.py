@@ -98,6 +98,7 @@ class Settings(BaseSettings):
         30, description="Seconds until a client that acknowledges nothing that was sent counts as gone."
     )
     request_timeout: PositiveSeconds = Field(60, description="Seconds that a client may take to send a request.")
+    max_url_bytes: int = Field(65_535, gt=0, le=65_535, description="The longest URL, prompt and all.")
     max_head_bytes: PositiveInt = Field(128 * 2**10, description="The largest request line with headers.")
     max_messages: int = Field(2000, ge=0, description="Messages in a request. 0 is any number.")
     max_images: int = Field(32, ge=0, description="Images in a request. 0 is any number.")
@@ -141,7 +142,7 @@ class Settings(BaseSettings):
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
-            ipaddress.ip_network(network, strict=False)
+            ipaddress.ip_network(network)
         return value
 
     @field_validator("cors_origins")
@@ -150,7 +151,7 @@ class Settings(BaseSettings):
         for origin in value:
             if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
                 raise ValueError(f'"{origin}" is not an origin such as https://chat.example.com')
-        return value
+        return tuple(map(str.lower, value))  # as browsers write them
 
     @classmethod
     def settings_customise_sources(
@@ -176,6 +177,8 @@ class Settings(BaseSettings):
                 more = parse_keys(Path(self.api_keys_file).read_text())
             except (OSError, ValueError) as error:
                 raise ConfigurationError(f"GATEWAY_API_KEYS_FILE: {self.api_keys_file}: {error}.") from None
+            if not more:  # which would leave the gateway open
+                raise ConfigurationError(f"GATEWAY_API_KEYS_FILE: {self.api_keys_file}: has no keys.")
             keys |= more
         return keys
 

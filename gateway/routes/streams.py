@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.events import parse_event_id
+from gateway.quotas import network
 from gateway.relay import Generation, Kind
 from gateway.requests import Ask, ask_by_body, ask_by_query, ask_for_stream, check_bounds, parse_query
 from gateway.sse import HEADERS, StreamResponse
@@ -69,7 +70,7 @@ async def _start(request: GatewayRequest, ask: Ask) -> Generation:
     who = client(request)
     job = replace(
         await state["shaper"].shape(ask, who),
-        client=request.scope["key"] or who.address,
+        client=request.scope["key"] or network(who.address),
         request_id=request.scope["request_id"],
     )
     state["quotas"].admit(job.client)
