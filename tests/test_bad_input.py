@@ -257,8 +257,8 @@ async def test_base64_images_of_10_mb_pass() -> None:
         body = {"model": "m", "messages": [{"role": "user", "content": "x", "images": [image]}]}
         async with gw.session.post(gw.url + "/api/chat", data=BytesIO(orjson.dumps(body))) as response:
             assert (await response.read()).count(b"event: end") == 1
-        assert orjson.loads(ollama.requests[0].body) == body
-        assert ollama.requests[0].headers["content-length"] == str(len(ollama.requests[0].body))
+        assert orjson.loads(ollama.asked("/api/chat")[0].body) == body
+        assert ollama.asked("/api/chat")[0].headers["content-length"] == str(len(ollama.asked("/api/chat")[0].body))
 
 
 async def raw(gw: Gateway, request: bytes) -> bytes:
@@ -278,7 +278,7 @@ async def test_query_of_60_kb() -> None:
         query = urlencode({"model": "m", "prompt": prompt})
         assert len(query) > 59_000
         assert text(await gw.read(f"/api/chat?{query}")) == "fine"
-        assert orjson.loads(ollama.requests[0].body)["messages"][0]["content"] == prompt
+        assert orjson.loads(ollama.asked("/api/chat")[0].body)["messages"][0]["content"] == prompt
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,10 @@ async def test_allowed_origin(origin: str) -> None:
 async def test_own_origin_behind_tls() -> None:
     """The page's own origin, whatever name and scheme a proxy has given it."""
     headers = {"Host": "chat.example.com", "Origin": "https://chat.example.com"}
-    async with in_front_of_scripted() as (gw, _), gw.session.get(f"{gw.url}/api/models", headers=headers) as response:
+    async with (
+        in_front_of_scripted(allowed_hosts="chat.example.com") as (gw, _),
+        gw.session.get(f"{gw.url}/api/models", headers=headers) as response,
+    ):
         assert response.status == 200
 
 

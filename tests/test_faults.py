@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
+from gateway.admission import Admission
 from gateway.demo import Simulator
 from gateway.demo.faults import FAULTS
+from gateway.logs.memory import MemoryLogs
+from gateway.ollama import Ollama
+from gateway.pulse import Pulse
+from gateway.relay import Job, Kind, Limits
+from gateway.streams import Streams
 from tests.gateways import gateway
 from tests.sse import ending, messages, text
 from tests.upstreams import (
@@ -252,6 +258,50 @@ async def test_finished_connection_is_used_again() -> None:
     assert len(connections) == 1
 
 
+async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody foresaw ends the stream too, with the traceback in the log and nothing of it in the answer."""
+    ollama = Ollama("http://127.0.0.1:9", connect_timeout=1, query_timeout=1, max_line=1000)  # and never opened
+    logs = MemoryLogs(max_stream_bytes=10**6, max_log_bytes=10**6, retain_seconds=60)
+    registry = Streams(
+        ollama,
+        logs,
+        Admission(max_active=1, max_queued=0),
+        Pulse(ollama, 1),
+        limits=Limits(0, 0, 0),
+        attach_timeout=10,
+        max_resume_window=0,
+        observers=[],
+    )
+    for _ in range(2):
+        generation = registry.start(Job(Kind.CHAT, "m", b"{}"))
+        await generation.finished()
+        text = b"".join([chunk async for chunk in generation.log.read(0)])
+        assert text.count(b'"code":"internal_error"') == text.count(b"event: end") == 1
+        assert b"AttributeError" not in text
+        assert "AttributeError" in caplog.text
+    assert len(registry) == 0
+    logs.close()
+
+
+@pytest.mark.parametrize("broken", ["ps", "show"])
+async def test_model_list_with_a_question_unanswered(broken: str) -> None:
+    """A list without the details of one model, or without marks of the loaded ones, is better than none."""
+    answers = {
+        "tags": says(whole(200, b'{"models":[{"name":"m:latest"},{"name":"n:latest","digest":"d"}]}')),
+        "ps": says(whole(200, b'{"models":[{"name":"m:latest","context_length":4096}]}')),
+        "show": says(whole(200, b'{"capabilities":["completion"]}')),
+        broken: says(whole(500, b'{"error":"no"}')),
+    }
+    async with upstream(silence, **answers) as ollama, gateway(ollama.url) as gw:
+        for _ in range(2):
+            async with gw.session.get(gw.url + "/api/models") as response:
+                models = (await response.json())["models"]
+            assert [model["name"] for model in models] == ["m:latest", "n:latest"]
+            assert [model["loaded"] for model in models] == [broken != "ps", False]
+            assert models[0]["capabilities"] == ([] if broken == "show" else ["completion"])
+        assert len(ollama.asked("/api/show")) == (4 if broken == "show" else 2)  # asked again only where it failed
+
+
 COMPLETE = ("complete", None, "")
 SIMULATED = {
     "bare-eof": ("error", "truncated", "generating"),
@@ -291,7 +341,12 @@ async def test_simulated_fault(name: str, route: str) -> None:
     """The faults that a newcomer can try with `--demo` end as the scripted ones do."""
     simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
     outcome, code, phase = SIMULATED[name]
-    async with gateway(simulator, first_token_timeout=0.5, idle_timeout=0.2, max_active=1) as gw:
+    limits = {
+        "silent": {"first_token_timeout": 0.5},
+        "slow-load": {"first_token_timeout": 0.5},
+        "stall": {"idle_timeout": 0.2},
+    }
+    async with gateway(simulator, max_active=1, **limits.get(name, {})) as gw:
         events = await gw.read(f"/api/{route}?model=fault:{name}&prompt=Hi")
         assert ending(events) == (outcome, code)
         assert outcome == "complete" or messages(events)[-1].json["phase"] == phase
