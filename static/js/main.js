@@ -23,10 +23,14 @@ const chatOfAddress = () => location.hash.slice(1);
 void session.refresh();
 await session.start(chatOfAddress());
 addEventListener("hashchange", () => void session.open(chatOfAddress()));
+let addressed = chatOfAddress();
 store.addEventListener("change", () => {
   // A new chat gets its address with its first prompt; before that a reload has nothing to come back to.
   const { chat, chats } = store.state;
   const id = chats.some(({ id }) => id === chat.id) ? chat.id : "";
+  // Only a change of chat: a token that arrives between a click on a link and its event must not undo the click.
+  if (id === addressed) return;
+  addressed = id;
   if (id !== chatOfAddress()) globalThis.history.pushState(null, "", id ? `#${id}` : location.pathname);
 });
 if (!history) toast(t("noHistory"));

@@ -111,3 +111,17 @@ async def test_export_and_import(visits: Visits, tmp_path: Path) -> None:
         exported.write_text('{"chats": "no"}')
         await other.page.locator("#import-file").set_input_files(exported)
         await expect(other.toast).to_contain_text("not an export")
+
+
+async def test_another_chat_can_be_opened_while_tokens_arrive(visits: Visits) -> None:
+    """Again and again: no token undoes the click."""
+    async with serve(parrot := Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        await ask_in_new_chat(visit, "apples")
+        parrot.pieces, parrot.rate = ["word "] * 2_000, 300
+        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.ask("pears")
+        await expect(visit.text).to_contain_text("word")
+        for prompt in ("apples", "pears") * 4:
+            await visit.page.get_by_role("link", name=prompt).click()
+            await expect(visit.page.locator(".asked .prompt")).to_have_text(prompt)
