@@ -5,7 +5,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -33,15 +33,17 @@ def parse_event_id(text: str) -> EventId | None:
     return EventId(match[1], int(match[2])) if match else None
 
 
-def data(sid: str, seq: int, line: bytes) -> bytes:
-    """An unnamed event that carries one JSON line.
+def messages(sid: str, first: int, lines: Sequence[bytes]) -> list[bytes]:
+    """Unnamed events that each carry one JSON line, with `seq` from `first` on.
 
     JSON allows a raw CR as white space and SSE ends a line at it: left alone, an upstream could forge events.
     `data:` stands before `id:` because a widely used client adopts an id before its event is whole.
     """
-    if b"\r" in line:
-        line = line.replace(b"\r", b" ")
-    return b"data: %b\nid: %b-%d\n\n" % (line, sid.encode(), seq)
+    start_of_id = b"\nid: %b-" % sid.encode()
+    return [
+        b"data: %b%b%d\n\n" % (line if b"\r" not in line else line.replace(b"\r", b" "), start_of_id, seq)
+        for seq, line in enumerate(lines, first)
+    ]
 
 
 def end(sid: str, seq: int, payload: Mapping[str, object]) -> bytes:

@@ -50,5 +50,5 @@ def error_response(error: GatewayError) -> Response:
     """
     sid = events.new_sid()
     summary = {"outcome": "error", "events": 1, "first_token_ms": None, "elapsed_ms": 0}
-    body = events.data(sid, 1, orjson.dumps(error.payload())) + events.end(sid, 2, summary)
-    return Response(body, headers=HEADERS)
+    message = events.messages(sid, 1, [orjson.dumps(error.payload())])
+    return Response(b"".join([*message, events.end(sid, 2, summary)]), headers=HEADERS)

@@ -20,7 +20,10 @@ JSON = st.recursive(
 
 def test_frames() -> None:
     """Byte for byte: `data:` before `id:`, names only on sidecars, plain LF, a blank line after each."""
-    assert events.data(SID, 17, b'{"a":1}') == b'data: {"a":1}\nid: %b-17\n\n' % SID.encode()
+    assert events.messages(SID, 17, [b'{"a":1}', b"{}"]) == [
+        b'data: {"a":1}\nid: %b-17\n\n' % SID.encode(),
+        b"data: {}\nid: %b-18\n\n" % SID.encode(),
+    ]
     assert events.end(SID, 2, {"outcome": "complete"}) == (
         b'event: end\ndata: {"outcome":"complete"}\nid: %b-2\n\n' % SID.encode()
     )
@@ -32,13 +35,13 @@ def test_frames() -> None:
 def test_any_json_comes_through(value: object) -> None:
     """Whatever a line of JSON holds, a strict reader gets it back, as one event with its id."""
     line = orjson.dumps({"value": value})
-    assert parse(events.data(SID, 1, line).removesuffix(b"\n\n")) == Event("message", line, f"{SID}-1")
+    assert parse(events.messages(SID, 1, [line])[0].removesuffix(b"\n\n")) == Event("message", line, f"{SID}-1")
 
 
 @given(st.binary().filter(lambda line: b"\n" not in line))
 def test_no_line_forges_an_event(line: bytes) -> None:
     """Not even one with a raw CR, at which SSE would end it."""
-    frame = events.data(SID, 1, line)
+    frame = events.messages(SID, 1, [line])[0]
     assert frame.count(b"\n") == 3
     assert b"\r" not in frame
     assert frame.startswith(b"data: " + line.replace(b"\r", b" "))

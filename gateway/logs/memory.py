@@ -106,7 +106,7 @@ class MemoryLog:
         return len(self._frames)
 
     def append(self, lines: Sequence[bytes]) -> None:
-        frames = self._framed(lines)
+        frames = events.messages(self.sid, self.last + 1, lines)
         size = _size(frames)
         if self.size + size > self._logs.max_stream_bytes:
             raise TooLarge(
@@ -126,7 +126,7 @@ class MemoryLog:
             self._wake()
 
     def end(self, terminal: bytes | None, payload: Mapping[str, object], retry: int | None = None) -> None:
-        frames = self._framed([] if terminal is None else [terminal])
+        frames = events.messages(self.sid, self.last + 1, [] if terminal is None else [terminal])
         end = events.end(self.sid, self.last + len(frames) + 1, payload)
         frames.append(end if retry is None else events.retry(retry) + end)
         size = _size(frames)
@@ -159,9 +159,6 @@ class MemoryLog:
                 return
             else:
                 await self._change()
-
-    def _framed(self, lines: Sequence[bytes]) -> list[bytes]:
-        return [events.data(self.sid, seq, line) for seq, line in enumerate(lines, self.last + 1)]
 
     def _batch(self, after: int) -> list[bytes]:
         """The events that follow, as many as fit a chunk, and at least one."""
