@@ -19,7 +19,8 @@ ARGUMENTS = [
     "--host-resolver-rules=MAP 192.0.2.1 127.0.0.1",
 ]
 LONG = 20_000
-"""Milliseconds that an answer of the simulator may take on a busy machine."""
+"""Milliseconds that anything may take on a busy machine."""
+expect.set_options(timeout=LONG)
 
 Turns = list[dict[str, Any]]
 
@@ -86,7 +87,7 @@ class Visit:
 
     async def answered(self) -> str:
         """The Markdown of the last answer, once it is complete and kept."""
-        await expect(self.turns.last).to_have_attribute("data-status", "done", timeout=LONG)
+        await expect(self.turns.last).to_have_attribute("data-status", "done")
         turns = await self.saved(lambda turns: turns[-1]["answers"][-1]["status"] == "done")
         return str(turns[-1]["answers"][-1]["text"])
 

@@ -12,7 +12,7 @@ from playwright.async_api import async_playwright, expect
 from gateway.demo import Simulator
 from tests.gateways import gateway
 from tests.page.cutting import cutting
-from tests.page.pages import ARGUMENTS, LONG, Visits
+from tests.page.pages import ARGUMENTS, Visits
 from tests.page.parrot import Parrot
 from tests.servers import serve
 
@@ -65,7 +65,7 @@ async def thinking(visits: Visits, folder: Path) -> None:
         visit = await visits.open(gw.url, **DESKTOP)
         await visit.choose("qwen3:latest")
         await visit.ask("How many rainy days make a wet summer?")
-        await expect(visit.page.locator(".thoughts")).to_contain_text("Let me check for traps", timeout=LONG)
+        await expect(visit.page.locator(".thoughts")).to_contain_text("Let me check for traps")
         await visit.page.screenshot(path=folder / "thinking.png")
 
 
@@ -92,7 +92,7 @@ async def pull(visits: Visits, folder: Path) -> None:
         await visit.page.locator("#model").click()
         await visit.page.locator("#models-dialog [name=model]").fill("phi4")
         await visit.page.locator("#models-dialog .pull-form button").click()
-        await expect(visit.page.locator("#models-dialog .how")).to_contain_text("left", timeout=LONG)
+        await expect(visit.page.locator("#models-dialog .how")).to_contain_text("left")
         await visit.page.wait_for_function("() => document.querySelector('#models-dialog progress').value > 0.3")
         await visit.page.screenshot(path=folder / "pull.png")
 

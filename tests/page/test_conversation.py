@@ -9,7 +9,7 @@ from playwright.async_api import FilePayload, Request, Route, expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
-from tests.page.pages import LONG, Visits
+from tests.page.pages import Visits
 from tests.page.parrot import Parrot
 from tests.servers import serve
 
@@ -92,10 +92,10 @@ async def test_answer_again_keeps_the_earlier_answer(visits: Visits) -> None:
         await visit.ask("Tell me something")
         await visit.answered()
         await visit.page.get_by_role("button", name="Answer again", exact=True).click()
-        await expect(visit.page.locator(".variants span")).to_have_text("2/2", timeout=LONG)
+        await expect(visit.page.locator(".variants span")).to_have_text("2/2")
         await visit.page.get_by_role("button", name="Answer again with another model").click()
         await visit.page.locator("#models [data-model='gemma3:latest']").click()
-        await expect(visit.page.locator(".variants span")).to_have_text("3/3", timeout=LONG)
+        await expect(visit.page.locator(".variants span")).to_have_text("3/3")
         await expect(visit.figures).to_contain_text("gemma3")
         await expect(visit.page.locator("#model")).to_contain_text("llama3.2")
         await visit.page.get_by_role("button", name="Previous answer").click()

@@ -41,7 +41,7 @@ async def test_a_model_is_pulled_with_one_progress_over_all_layers(visits: Visit
         await dialog.get_by_label("Get a model from the Ollama library").fill("phi4")
         await dialog.get_by_role("button", name="Pull").click()
         how = re.compile(r"[\d.]+ [GM]B of [\d.]+ GB · \d+ MB/s · \d+ s left")
-        await expect(dialog.locator(".how")).to_have_text(how, timeout=LONG)
+        await expect(dialog.locator(".how")).to_have_text(how)
         await visit.page.reload()
         await expect(visit.page.locator("#pull-mark")).to_have_text(re.compile(r"pulling [1-9]\d? %"))
         await visit.page.evaluate(
@@ -52,7 +52,7 @@ async def test_a_model_is_pulled_with_one_progress_over_all_layers(visits: Visit
                 .observe(bar.closest(".pulling"), { subtree: true, childList: true, characterData: true });
             }"""
         )
-        await expect(visit.page.locator("#model")).to_have_text("phi4:latest", timeout=LONG)
+        await expect(visit.page.locator("#model")).to_have_text("phi4:latest")
         values = await visit.page.evaluate("window.values")
         assert values == sorted(values)
         assert len(values) > 3
@@ -86,7 +86,7 @@ async def test_without_a_model_the_page_says_what_to_do_and_notices_when_it_is_d
         await visit.prompt.fill("Hello")
         await expect(visit.page.get_by_role("button", name="Send")).to_be_disabled()
         simulator.models.update(installed)
-        await expect(welcome).to_contain_text("What shall we look at?", timeout=LONG)
+        await expect(welcome).to_contain_text("What shall we look at?")
         await expect(visit.prompt).to_have_value("Hello")
         await expect(visit.page.get_by_role("button", name="Send")).to_be_enabled()
 
@@ -99,7 +99,7 @@ async def test_without_a_model_one_can_be_pulled_where_that_is_allowed(visits: V
         welcome = visit.page.locator("#welcome")
         await welcome.get_by_label("Get a model from the Ollama library").fill("llama3.2")
         await welcome.get_by_role("button", name="Pull").click()
-        await expect(welcome).to_contain_text("What shall we look at?", timeout=LONG)
+        await expect(welcome).to_contain_text("What shall we look at?")
         await expect(visit.page.locator("#model")).to_have_text("llama3.2:latest")
 
 
@@ -113,14 +113,14 @@ async def test_without_ollama_the_page_names_the_setting_and_recovers(visits: Vi
         await expect(welcome).to_contain_text("GATEWAY_OLLAMA_URL")
         await expect(welcome).to_contain_text("ollama serve")
         proxy.refusing = False
-        await expect(welcome).to_contain_text("What shall we look at?", timeout=LONG)
+        await expect(welcome).to_contain_text("What shall we look at?")
         await visit.ask("Hello")
         await visit.answered()
         proxy.refusing = True
         proxy.cut()
         await visit.page.locator("#model").click()
         await visit.page.keyboard.press("Escape")
-        await expect(visit.page.locator("#banner")).to_contain_text("Ollama is not reachable", timeout=LONG)
+        await expect(visit.page.locator("#banner")).to_contain_text("Ollama is not reachable")
         proxy.refusing = False
         await expect(visit.page.locator("#banner")).to_be_hidden(timeout=LONG)
         await expect(visit.text).to_have_text("Yes.")
@@ -134,6 +134,6 @@ async def test_a_gateway_that_is_gone_is_told_from_ollama_that_is(visits: Visits
         proxy.cut()
         await visit.page.locator("#model").click()
         await visit.page.keyboard.press("Escape")
-        await expect(visit.page.locator("#welcome")).to_contain_text("The gateway does not answer", timeout=LONG)
+        await expect(visit.page.locator("#welcome")).to_contain_text("The gateway does not answer")
         proxy.refusing = False
-        await expect(visit.page.locator("#welcome")).to_contain_text("What shall we look at?", timeout=LONG)
+        await expect(visit.page.locator("#welcome")).to_contain_text("What shall we look at?")

@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from gateway.demo import Simulator
 from tests.gateways import gateway
 from tests.page.cutting import cutting
-from tests.page.pages import LONG, Visits
+from tests.page.pages import Visits
 from tests.page.parrot import Parrot
 from tests.servers import serve
 
@@ -93,7 +93,7 @@ async def test_a_gateway_that_restarts_loses_the_stream_but_not_the_text(visits:
             proxy.cut()
             proxy.port = int(second.url.rpartition(":")[2])
             failure = visit.page.locator(".failure")
-            await expect(failure).to_contain_text("the gateway no longer holds it", timeout=LONG)
+            await expect(failure).to_contain_text("the gateway no longer holds it")
             await expect(visit.text).to_contain_text("word2")
             parrot.rate = 0
             await failure.get_by_role("button", name="Retry").click()

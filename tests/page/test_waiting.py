@@ -8,7 +8,7 @@ from playwright.async_api import expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
-from tests.page.pages import LONG, Visits
+from tests.page.pages import Visits
 from tests.page.parrot import Parrot
 from tests.servers import serve
 
@@ -59,7 +59,7 @@ async def test_stop_works_in_every_phase(
             await gw.start(chat={"model": "llama3.2", "messages": [{"role": "user", "content": "long"}]})
         visit = await visits.open(gw.url)
         await visit.ask("Tell me something")
-        await expect(visit.phase).to_contain_text(phase, timeout=LONG)
+        await expect(visit.phase).to_contain_text(phase)
         before = await visit.text.inner_text()
         if way == "button":
             await visit.page.get_by_role("button", name="Stop").click()
@@ -77,7 +77,7 @@ async def test_a_model_that_went_silent_is_told_from_one_that_writes(visits: Vis
         visit = await visits.open(gw.url)
         await visit.choose("fault:stall")
         await visit.ask("Tell me something")
-        await expect(visit.phase).to_contain_text("No news for", timeout=LONG)
+        await expect(visit.phase).to_contain_text("No news for")
 
 
 async def test_an_error_keeps_the_text_and_offers_retry(visits: Visits) -> None:
