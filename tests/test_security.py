@@ -240,7 +240,7 @@ async def test_everything_has_the_security_headers() -> None:
                         assert response.headers[name] in (value, "no-cache", "no-store, no-transform")
                     else:
                         assert response.headers.getall(name) == [value], (method, path)
-        assert seen == {200, 204, 206, 304, 307, 401, 403, 404, 405, 422, 431}
+        assert seen == {200, 204, 206, 304, 307, 401, 403, 404, 405, 422, 431, 503}
 
 
 async def start(gw: Gateway, headers: dict[str, str]) -> str:
