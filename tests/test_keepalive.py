@@ -143,7 +143,7 @@ async def test_one_question_for_all_who_wait() -> None:
                     assert (await events.next("status")).json["phase"] == "loading"
 
         await asyncio.gather(*map(watch, sids))
-        assert 1 <= len(ollama.asked("/api/ps")) <= 8
+        assert 1 <= len(ollama.asked("/api/ps")) < 50  # 50 who each ask for 4 status events would be 200
 
 
 async def test_no_question_for_who_is_queued() -> None:
