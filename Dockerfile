@@ -15,11 +15,12 @@ LABEL org.opencontainers.image.title="ollama-sse-gateway" \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     GATEWAY_HOST=0.0.0.0 \
     GATEWAY_PORT=8000
-# A gateway.toml is read from here, and the package is found here.
-WORKDIR /app
+# Mount a directory here that holds gateway.toml, and the module of a hook if there is one.
+WORKDIR /config
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
