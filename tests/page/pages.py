@@ -87,7 +87,7 @@ class Visit:
 
     async def answered(self) -> str:
         """The Markdown of the last answer, once it is complete and kept."""
-        await expect(self.turns.last).to_have_attribute("data-status", "done")
+        await expect(self.turns.last).to_have_attribute("data-status", "done", timeout=3 * LONG)
         turns = await self.saved(lambda turns: turns[-1]["answers"][-1]["status"] == "done")
         return str(turns[-1]["answers"][-1]["text"])
 
@@ -144,6 +144,10 @@ class Visits:
         visit.watch()
         await page.add_init_script(CSP_LISTENER)
         await page.goto(url + path)
+        while any("ERR_NETWORK_CHANGED" in complaint for complaint in visit.bad):
+            # an interface of this machine came up or went, at which Chromium breaks every request it has
+            visit.bad.clear()
+            await page.goto(url + path)
         return visit
 
     async def leave(self) -> None:

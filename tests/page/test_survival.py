@@ -103,7 +103,7 @@ async def test_a_gateway_that_restarts_loses_the_stream_but_not_the_text(visits:
 @pytest.mark.timeout(120)
 async def test_a_gateway_that_is_away_for_a_while(visits: Visits) -> None:
     """The page waits and goes on; nothing is asked twice."""
-    parrot = Parrot(TEXT, rate=30)
+    parrot = Parrot(TEXT, rate=60)
     async with serve(parrot) as ollama, gateway(ollama) as gw, cutting(gw.url) as proxy:
         visit = await visits.open(proxy.url, network_fails=True)
         await visit.ask("Go on")
