@@ -135,7 +135,7 @@ async def test_no_element_of_another_site_starts_anything(browser: Browser, html
         await attacked.stopped()
 
 
-@pytest.mark.parametrize("kind", ["prefetch", "preload", "prerender", "preconnect", "dns-prefetch"])
+@pytest.mark.parametrize("kind", ["prefetch", "preload"])
 async def test_no_hint_of_another_site_starts_anything(browser: Browser, kind: str) -> None:
     async with attack(browser) as attacked:
         async with attacked.page.expect_event("request", predicate=lambda r: "/done" in r.url):
