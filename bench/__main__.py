@@ -34,8 +34,9 @@ def main() -> int:
     sizes = QUICK if options.quick else Sizes()
     sizes = replace(sizes, kept=min(sizes.kept, (files - SPARE_FILES) // 2))
     contenders = DEFAULT + [LITELLM] * bool(options.extra) + [other_gateway(each) for each in options.compare]
+    names = [name for name in SCENARIOS if not options.only or name in options.only]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rounds = runner.run(measure(contenders, options.only or list(SCENARIOS), options.rounds, sizes))
+        rounds = runner.run(measure(contenders, names, options.rounds, sizes))
     measured = report.medians(rounds)
     table = report.table(measured, sizes)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def figures(sizes: Sizes) -> dict[str, Figure]:
         "added_p99_ms": Figure("… p99, ms", 2),
         "burst_cpu_us": Figure(f"CPU per token, µs ({burst})", 2),
         "burst_per_s": Figure(f"Tokens/s ({burst})", 0),
-        "burst_left": Figure("… still running a quarter second after their clients left", 0),
+        "burst_left": Figure(f"… still running {sizes.settle:g} s after their clients left", 0),
         "first_token_ms": Figure("Time to first token, p50, ms", 2),
         "added_first_token_ms": Figure("Added to direct, p50, ms", 2),
         "capacity": Figure(f"Streams × {RATE} tokens/s with p99 under 100 ms", 0),

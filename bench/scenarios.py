@@ -93,7 +93,7 @@ async def burst(server: Server, sizes: Sizes) -> Figures:
         await streams.ask_many(server.contender.path, sizes.burst_streams, rate=0, tokens=ENDLESS)
         cpu, tokens = await _measure(server, streams, sizes.settle / 2, sizes.burst_seconds)
         streams.close()
-        await asyncio.sleep(LEAVE_SECONDS)
+        await asyncio.sleep(sizes.settle)
         return {
             "burst_per_s": tokens / sizes.burst_seconds,
             "burst_cpu_us": cpu / tokens * 1e6,
