@@ -82,6 +82,7 @@ class Visit:
     async def ask(self, prompt: str) -> None:
         turns = await self.turns.count()
         await self.prompt.fill(prompt)
+        await expect(self.page.locator("#send")).to_be_enabled()  # the models are known
         await self.prompt.press("Enter")
         await expect(self.turns).to_have_count(turns + 1)
 
