@@ -14,6 +14,9 @@ from gateway.responses import SECURITY_HEADERS, error_json
 
 LOCALHOST_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
+STARTING_PATHS = ("/api/chat", "/api/generate")
+"""Where a GET starts a generation."""
+
 SESSION_COOKIE = "gateway_session"
 SESSION_PATH = "/api/session"
 
@@ -79,14 +82,10 @@ class Guard:
             return ForbiddenHost(
                 "The gateway does not answer to this host name. Its operator can list it in GATEWAY_ALLOWED_HOSTS."
             )
-        if origin is None:
-            # an <img>, a link or a prefetch of another site names no origin, yet it would start a generation
-            foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"].startswith("/api/")
-        else:
-            foreign = not self._known_origin(origin, host)
-        if foreign:
+        if not (self._known_site(scope, headers, host) if origin is None else self._known_origin(origin, host)):
             return ForbiddenOrigin(
-                "Pages of this origin may not use the gateway. Its operator can allow them in GATEWAY_CORS_ORIGINS."
+                "Pages of this origin may not use the gateway. Its operator can allow them in GATEWAY_CORS_ORIGINS. "
+                "A browser that does not tell the origin, as on plain HTTP, can use POST or HTTPS."
             )
         return None
 
@@ -100,6 +99,19 @@ class Guard:
         except ValueError:
             return False
         return True
+
+    def _known_site(self, scope: Scope, headers: Headers, host: str) -> bool:
+        """Whether a request without an Origin may come from where it does: an <img>, a link or a form's GET has none.
+
+        On plain HTTP beyond localhost browsers send no Sec-Fetch-Site either. There only the Referer tells the own
+        pages, and those of other sites can leave it out but not forge it.
+        """
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site not in ("cross-site", "same-site") or not scope["path"].startswith("/api/")
+        if scope["path"] not in STARTING_PATHS or not headers.get("user-agent", "").startswith("Mozilla/"):
+            return True
+        return self._known_origin("/".join(headers.get("referer", "").split("/", 3)[:3]), host)
 
     def _known_origin(self, origin: str, host: str) -> bool:
         origin = origin.lower()

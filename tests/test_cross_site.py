@@ -25,7 +25,8 @@ from tests.servers import serve
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EVIL = "evil.example"
-HOSTS = "--host-resolver-rules=MAP *.example 127.0.0.1"
+LAN = "192.0.2.1"
+HOSTS = f"--host-resolver-rules=MAP *.example 127.0.0.1,MAP {LAN} 127.0.0.1"
 KEY = "ada-0123456789abcdef"
 
 FETCH = """
@@ -223,6 +224,23 @@ async def test_a_name_made_to_point_here_is_refused(browser: Browser) -> None:
         assert await attacked.page.evaluate(EVENT_SOURCE, [chat, False]) is None
         assert await attacked.page.evaluate(FETCH_CORS, chat) == "read 403"
         await attacked.stopped()
+
+
+async def test_on_plain_http_in_a_lan_nothing_is_started_either(browser: Browser) -> None:
+    """At an address that is not this machine's own the browser sends no Sec-Fetch-Site. The own pages can ask."""
+    async with attack(browser) as attacked:
+        lan = attacked.gw.url.replace("127.0.0.1", LAN)
+        chat = attacked.chat.replace("127.0.0.1", LAN)
+        for html in ('<img src="URL">', '<img src="URL" referrerpolicy="no-referrer">'):
+            assert await attacked.page.evaluate(ELEMENT, [html, chat]) == "error"
+        await attacked.page.evaluate(FETCH, chat)
+        assert await attacked.page.evaluate(EVENT_SOURCE, [chat, False]) is None
+        await attacked.stopped()
+        await attacked.page.goto(lan + "/")
+        assert await attacked.page.evaluate(EVENT_SOURCE, [chat, False])
+        await attacked.page.locator("#prompt").fill("Hello")
+        await attacked.page.locator("#prompt").press("Enter")
+        await attacked.page.locator('.turn[data-status="done"]').wait_for()
 
 
 # Those who are let in
