@@ -117,7 +117,7 @@ def create_app(settings: Settings) -> Starlette:
         if runner is not None:
             runner.close()
 
-    return Starlette(
+    app = Starlette(
         routes=ROUTES,
         middleware=[
             Middleware(Access),
@@ -142,6 +142,8 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect would name the host and scheme that a proxy has hidden
+    return app
 
 
 def _rules(settings: Settings) -> Rules:

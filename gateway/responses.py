@@ -3,6 +3,7 @@
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
@@ -48,9 +49,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
         case 404:
             return error_json(NotFound("There is nothing here."), headers)
         case 405:
-            return error_json(MethodNotAllowed(f"Allowed here: {headers.get('Allow', '')}."), headers)
+            allowed = ", ".join(_methods(request)) or headers.get("Allow", "")
+            return error_json(MethodNotAllowed(f"Allowed here: {allowed}."), headers | {"Allow": allowed})
         case status:
             return error_json(InvalidRequest(error.detail, status=status), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What this path allows: Starlette names only what the first of several routes does."""
+    path = request.scope["path"]
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 async def _crash(request: Request, error: Exception) -> Response:

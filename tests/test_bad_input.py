@@ -344,6 +344,8 @@ async def test_head_stops_nothing() -> None:
         ("PUT", "/api/chat", {"GET", "HEAD", "POST"}),
         ("DELETE", "/api/generate", {"GET", "HEAD", "POST"}),
         ("GET", "/api/streams", {"POST"}),
+        ("PUT", f"/api/streams/{'0' * 32}", {"DELETE", "GET", "HEAD"}),
+        ("GET", "/api/session", {"DELETE", "POST"}),
         ("HEAD", "/api/streams", {"POST"}),
         ("POST", "/api/models", {"GET", "HEAD"}),
         ("POST", "/", {"GET", "HEAD"}),
@@ -360,7 +362,7 @@ async def test_method_not_allowed(method: str, path: str, allow: set[str]) -> No
         assert ollama.requests == []
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/static/nothing", "/api/tags"])
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/chat/", "/static/nothing", "/api/tags"])
 async def test_nothing_here(path: str) -> None:
     """Also Ollama's own paths: the gateway is not a proxy."""
     async with in_front_of_scripted() as (gw, ollama):
