@@ -36,7 +36,8 @@ def configure(form: Literal["console", "json"], level: str) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # sse-starlette logs every event it sends at DEBUG: prompts and answers
     logging.getLogger("sse_starlette").setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # its warnings are of malformed requests, say nothing of them, and anybody can cause as many as they like
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class Access:
