@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -539,3 +540,25 @@ async def test_a_simulated_conversation_is_far_below_every_limit() -> None:
             "messages": [*turn * 100, {"role": "user", "content": "Hi", "images": [PICTURE] * 8}],
         }
         assert ending(await gw.read("/api/chat", json=body)) == ("complete", None)
+
+
+# The threat model
+
+TESTS = Path(__file__).parent
+THREATS = [
+    line for line in (TESTS.parent / "docs/security.md").read_text().splitlines() if re.match(r"\| [^|]+ \| .*::", line)
+]
+
+
+def test_the_threat_model_is_found() -> None:
+    assert len(THREATS) > 30
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: row[2:50])
+def test_every_threat_has_its_test(row: str) -> None:
+    who, tries, stops, shown = [cell.strip() for cell in row.strip("|").split("|")]
+    assert all([who, tries, stops])
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", shown)
+    assert "".join(f"`{file}::{test}`" for file, test in named) == shown.replace(" ", "")
+    for file, test in named:
+        assert f"def {test}(" in (TESTS / file).read_text(), test
