@@ -121,8 +121,7 @@ def plot(measured: Mapping[str, Figures], sizes: Sizes) -> str:
     lines = {contender: points for contender, points in lines.items() if points}
     most = max(sizes.counts)
     top: float = max((percent for points in lines.values() for _, percent in points), default=100)
-    step = 10.0 ** math.floor(math.log10(max(top, 1)))
-    top = math.ceil(top / step) * step
+    top = math.ceil(top / 50) * 50
 
     def x(count: float) -> float:
         return left + count / most * (width - left - 150)
@@ -142,6 +141,7 @@ def plot(measured: Mapping[str, Figures], sizes: Sizes) -> str:
     parts += [
         f'<text x="{x(count):.1f}" y="{height - bottom + 20}" text-anchor="middle">{count}</text>'
         for count in sizes.counts
+        if count * 20 >= most  # the labels of fewer would cover each other
     ]
     for (contender, points), color in zip(lines.items(), _COLORS, strict=False):
         path = " ".join(f"{x(count):.1f},{y(percent):.1f}" for count, percent in points)
