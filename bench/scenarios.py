@@ -18,17 +18,19 @@ LATE_MS = 100
 """A stream counts as carried while 99 of 100 tokens are no older than this on arrival."""
 
 WAIT_SECONDS = 60
-LEAVE_SECONDS = 0.25
-"""Within this time servers should have noticed that all clients have left."""
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. Times are in seconds; `counts` and `capacity` are numbers of streams."""
+    """How much is measured. Times are in seconds; `counts` and `capacity` are numbers of streams.
+
+    `leave` is what servers get to notice that all clients have left.
+    """
 
     settle: float = 1
+    leave: float = 0.25
     seconds: float = 4
     streams: int = 100
     burst_streams: int = 20
@@ -49,6 +51,7 @@ class Sizes:
 
 QUICK = Sizes(
     settle=0.05,
+    leave=0.02,
     seconds=0.2,
     streams=5,
     burst_streams=2,
@@ -70,7 +73,7 @@ QUICK = Sizes(
 
 async def silent(server: Server, sizes: Sizes) -> Figures:
     """Memory per stream on which nothing is said yet: the client's connection and the one to Ollama."""
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         await _silent(server, streams, min(sizes.silent, 10))  # what is made once does not count
         before = server.memory()
         await _silent(server, streams, sizes.silent)
@@ -78,7 +81,7 @@ async def silent(server: Server, sizes: Sizes) -> Figures:
 
 
 async def paced(server: Server, sizes: Sizes) -> Figures:
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         await streams.ask_many(server.contender.path, sizes.streams, rate=RATE, tokens=ENDLESS)
         cpu, tokens = await _measure(server, streams, sizes.settle, sizes.seconds)
         return {
@@ -89,7 +92,7 @@ async def paced(server: Server, sizes: Sizes) -> Figures:
 
 
 async def burst(server: Server, sizes: Sizes) -> Figures:
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         await streams.ask_many(server.contender.path, sizes.burst_streams, rate=0, tokens=ENDLESS)
         cpu, tokens = await _measure(server, streams, sizes.settle / 2, sizes.burst_seconds)
         streams.close()
@@ -103,7 +106,7 @@ async def burst(server: Server, sizes: Sizes) -> Figures:
 
 async def first_token(server: Server, sizes: Sizes) -> Figures:
     waits: list[float] = []
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         for _ in range(sizes.requests):
             viewer = await streams.ask(server.contender.path, rate=0, tokens=1)
             await viewer.complete
@@ -114,7 +117,7 @@ async def first_token(server: Server, sizes: Sizes) -> Figures:
 
 async def cancel(server: Server, sizes: Sizes) -> Figures:
     """From a client that leaves a running stream to the closed connection at Ollama."""
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         await streams.ask_many(server.contender.path, sizes.cancels, rate=RATE // 5, tokens=ENDLESS)
         await _opened(server, sizes.cancels)
         await asyncio.sleep(sizes.settle)
@@ -129,7 +132,7 @@ async def cancel(server: Server, sizes: Sizes) -> Figures:
 
 async def viewers(server: Server, sizes: Sizes) -> Figures:
     """CPU per token that each further viewer of a stream costs, relative to the first."""
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         urls = [(await _create(server, RATE, ENDLESS)) for _ in range(sizes.viewed)]
         costs = []
         for more in (1, sizes.viewers - 1):
@@ -145,7 +148,7 @@ async def viewers(server: Server, sizes: Sizes) -> Figures:
 async def replay(server: Server, sizes: Sizes) -> Figures:
     """Reading a retained log from its start."""
     times: list[float] = []
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         url = await _create(server, 0, sizes.events)
         await (await streams.view(get(url))).complete
         for _ in range(sizes.reads):
@@ -161,7 +164,7 @@ async def growth(server: Server, sizes: Sizes) -> Figures:
     """CPU per token by the number of streams."""
     figures: Figures = {}
     for count in sizes.counts:
-        async with _load(server) as streams:
+        async with _load(server, sizes) as streams:
             await streams.ask_many(server.contender.path, count, rate=RATE, tokens=ENDLESS)
             cpu, tokens = await _measure(server, streams, sizes.settle / 2, sizes.count_seconds)
             figures[f"at_{count}_us"] = cpu / tokens * 1e6
@@ -184,7 +187,7 @@ async def capacity(server: Server, sizes: Sizes) -> Figures:
 
 async def kept_alive(server: Server, sizes: Sizes) -> Figures:
     """Very many streams on which nothing is said for a minute."""
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         await _silent(server, streams, sizes.kept)
         cpu, _ = await _measure(server, streams, sizes.settle, sizes.kept_seconds)
         return {
@@ -194,14 +197,14 @@ async def kept_alive(server: Server, sizes: Sizes) -> Figures:
 
 
 @asynccontextmanager
-async def _load(server: Server) -> AsyncIterator[Load]:
+async def _load(server: Server, sizes: Sizes) -> AsyncIterator[Load]:
     """A load that is gone afterwards, also where a server does not notice that its clients have left."""
     streams = Load(server.port)
     try:
         yield streams
     finally:
         streams.close()
-        await asyncio.sleep(LEAVE_SECONDS)
+        await asyncio.sleep(sizes.leave)
         await fetch(server.upstream, "/bench/stop")
 
 
@@ -211,7 +214,7 @@ async def _carries(server: Server, count: int, sizes: Sizes) -> bool:
 
 
 async def _in_time(server: Server, count: int, sizes: Sizes) -> bool:
-    async with _load(server) as streams:
+    async with _load(server, sizes) as streams:
         await streams.ask_many(server.contender.path, count, rate=RATE, tokens=ENDLESS)
         await _measure(server, streams, sizes.settle, sizes.count_seconds)
         promised = count * RATE * sizes.count_seconds
