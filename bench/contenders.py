@@ -17,6 +17,11 @@ GATEWAY = "gateway"
 DIRECT = "direct"
 NGINX = "nginx"
 
+_LITELLM = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # or it would fetch one from the internet
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # no contender checks keys
+}
+
 _NGINX = """
 daemon off;
 master_process off;
@@ -133,7 +138,7 @@ async def serve(contender: Contender, upstream: int, directory: Path) -> AsyncIt
         return
     port, address = _free_port(), f"127.0.0.1:{upstream}"
     command = contender.command(port, address, directory)
-    environment = {"OLLAMA_HOST": f"http://{address}"}
+    environment = {"OLLAMA_HOST": f"http://{address}", **_LITELLM}
     async with _process(command, contender.checkout, port, directory, environment) as pid:
         yield Server(contender, port, upstream, pid)
 

@@ -73,7 +73,7 @@ def medians(rounds: Rounds) -> dict[str, Figures]:
                 if contender != DIRECT and of in measured and of in direct
             }
             for name, value in (measured | added).items():
-                if not math.isnan(value):
+                if math.isfinite(value):
                     collected.setdefault(contender, {}).setdefault(name, []).append(value)
     return {
         contender: {name: statistics.median(values) for name, values in measured.items()}

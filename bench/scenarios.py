@@ -85,7 +85,7 @@ async def paced(server: Server, sizes: Sizes) -> Figures:
         await streams.ask_many(server.contender.path, sizes.streams, rate=RATE, tokens=ENDLESS)
         cpu, tokens = await _measure(server, streams, sizes.settle, sizes.seconds)
         return {
-            "paced_cpu_us": cpu / tokens * 1e6,
+            "paced_cpu_us": _each(cpu, tokens),
             "paced_p50_ms": percentile(streams.latencies, 50) / 1e6,
             "paced_p99_ms": percentile(streams.latencies, 99) / 1e6,
         }
@@ -99,7 +99,7 @@ async def burst(server: Server, sizes: Sizes) -> Figures:
         await asyncio.sleep(sizes.settle)
         return {
             "burst_per_s": tokens / sizes.burst_seconds,
-            "burst_cpu_us": cpu / tokens * 1e6,
+            "burst_cpu_us": _each(cpu, tokens),
             "burst_left": await fetch(server.upstream, "/bench/open"),
         }
 
@@ -111,6 +111,7 @@ async def first_token(server: Server, sizes: Sizes) -> Figures:
             viewer = await streams.ask(server.contender.path, rate=0, tokens=1)
             await viewer.complete
             viewer.close()
+            assert viewer.first, f"{server.contender.name} has answered without a token"
             waits.append((viewer.first - viewer.asked_at) / 1e6)
     return {"first_token_ms": percentile(waits, 50)}
 
@@ -141,7 +142,7 @@ async def viewers(server: Server, sizes: Sizes) -> Figures:
                     await streams.view(get(url))
                     await asyncio.sleep(0.001)
             cpu, tokens = await _measure(server, streams, sizes.settle, sizes.count_seconds)
-            costs.append(cpu / tokens * len(streams.viewers))
+            costs.append(_each(cpu, tokens) * len(streams.viewers))
         return {"viewer_percent": (costs[1] - costs[0]) / (sizes.viewers - 1) / costs[0] * 100}
 
 
@@ -167,7 +168,7 @@ async def growth(server: Server, sizes: Sizes) -> Figures:
         async with _load(server, sizes) as streams:
             await streams.ask_many(server.contender.path, count, rate=RATE, tokens=ENDLESS)
             cpu, tokens = await _measure(server, streams, sizes.settle / 2, sizes.count_seconds)
-            figures[f"at_{count}_us"] = cpu / tokens * 1e6
+            figures[f"at_{count}_us"] = _each(cpu, tokens)
             figures[f"at_{count}_percent"] = cpu / sizes.count_seconds * 100
     return figures
 
@@ -228,6 +229,11 @@ async def _measure(server: Server, streams: Load, settle: float, seconds: float)
     before = server.cpu() if server.pid else math.nan
     await asyncio.sleep(seconds)
     return (server.cpu() if server.pid else math.nan) - before, len(streams.latencies)
+
+
+def _each(cpu: float, tokens: int) -> float:
+    """Microseconds of CPU per token. A server that is too slow may have sent none in time."""
+    return cpu / tokens * 1e6 if tokens else math.nan
 
 
 async def _silent(server: Server, streams: Load, count: int) -> None:
