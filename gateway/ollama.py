@@ -81,7 +81,7 @@ class Ollama:
                 if response.status != 200:
                     raise await _refusal(response)
                 try:
-                    async for chunk in response.content.iter_any():
+                    while chunk := await response.content.readany():
                         if lines := decoder.feed(chunk):
                             yield lines
                 except (aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:

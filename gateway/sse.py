@@ -1,10 +1,12 @@
 """A log cursor as an HTTP response, by sse-starlette's `EventSourceResponse`."""
 
+from contextlib import suppress
+
 import orjson
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway import events
 from gateway.errors import GatewayError
@@ -38,9 +40,23 @@ class StreamResponse(EventSourceResponse):
         self._sid = sid
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = False
+
+        async def receive_and_note() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        async def send_unless_gone(message: Message) -> None:
+            # anyio cancels a task only while it waits, and one that always has more to send never does
+            if gone:
+                raise ConnectionResetError
+            await send(message)
+
         # around the call and not in the generator: one that is cancelled before its first step runs no `finally`
-        with self._streams.watching(self._sid):
-            await super().__call__(scope, receive, send)
+        with self._streams.watching(self._sid), suppress(ConnectionResetError):
+            await super().__call__(scope, receive_and_note, send_unless_gone)
 
 
 def error_response(error: GatewayError) -> Response:

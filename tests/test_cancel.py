@@ -9,9 +9,12 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
+from starlette.types import Message
 
 from gateway.demo import Simulator
+from gateway.logs.memory import MemoryLogs
 from gateway.relay import Job, Kind
+from gateway.sse import StreamResponse
 from tests.gateways import Gateway, gateway
 from tests.sse import Event, ending, messages, parse
 from tests.upstreams import (
@@ -202,6 +205,37 @@ async def test_cancel_in_each_phase(
                 assert ending(events) == ("cancelled", "cancelled")
                 error = messages(events)[-1].json
                 assert (error["phase"], error["retryable"]) == (phase.shown, False)
+
+
+async def test_viewer_who_leaves_a_stream_that_never_pauses() -> None:
+    """With new data in every turn of the loop, a cancellation that waits for a pause would never come."""
+    most = 1000
+    turns = 0
+    async with gateway(Simulator()) as gw:
+        logs = MemoryLogs(max_stream_bytes=10**9, max_log_bytes=10**9, retain_seconds=1)
+        log = logs.create("0" * 32, b"")
+        loop = asyncio.get_running_loop()
+        sent = asyncio.Event()
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            log.append([b"{}"])
+            if turns < most:
+                loop.call_soon(turn)
+
+        async def leave_after_the_first() -> Message:
+            await sent.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if turns > 20:
+                sent.set()
+
+        loop.call_soon(turn)
+        scope = {"type": "http", "method": "GET"}
+        await StreamResponse(gw.state["streams"], log.sid, log, 0, 15)(scope, leave_after_the_first, send)
+    assert turns < most / 10
 
 
 async def test_cancel_while_connecting(full_backlog: str) -> None:

@@ -99,6 +99,7 @@ class MemoryLog:
         self._frames: list[bytes] = []  # the event with `seq` n stands at n - 1
         self._notices: deque[bytes] = deque(maxlen=NOTICES)
         self._announced = 0
+        self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -174,7 +175,7 @@ class MemoryLog:
     async def _change(self) -> None:
         """Until something was appended or announced."""
         # a future for each reader: a shared one would die for all with the first reader that is cancelled
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiting.add(waiter)
         try:
             await waiter
