@@ -53,7 +53,8 @@ async def test_code_is_copied(visits: Visits) -> None:
 
 
 async def test_thinking_opens_while_it_thinks_and_closes_at_the_answer(visits: Visits) -> None:
-    async with gateway(Simulator(token_rate=60, load_seconds=0, prompt_seconds=0)) as gw:
+    # slow: the wait for an attribute looks only once a second
+    async with gateway(Simulator(token_rate=25, load_seconds=0, prompt_seconds=0)) as gw:
         visit = await visits.open(gw.url)
         await visit.choose("qwen3:latest")
         await visit.ask("Why?")
