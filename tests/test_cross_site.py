@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from gateway.demo import Simulator
 from tests.gateways import Gateway, gateway
-from tests.page.pages import ARGUMENTS
+from tests.page.pages import ARGUMENTS, Visit
 from tests.servers import serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -238,9 +238,9 @@ async def test_on_plain_http_in_a_lan_nothing_is_started_either(browser: Browser
         await attacked.stopped()
         await attacked.page.goto(lan + "/")
         assert await attacked.page.evaluate(EVENT_SOURCE, [chat, False])
-        await attacked.page.locator("#prompt").fill("Hello")
-        await attacked.page.locator("#prompt").press("Enter")
-        await attacked.page.locator('.turn[data-status="done"]').wait_for()
+        visit = Visit(attacked.page, lan)
+        await visit.ask("Hello")
+        await visit.answered()
 
 
 # Those who are let in
@@ -305,9 +305,9 @@ async def test_the_page_works_under_its_own_policy(browser: Browser) -> None:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         await page.goto(gw.url + "/")
-        await page.locator("#prompt").fill("Hello")
-        await page.locator("#prompt").press("Enter")
-        await page.locator('.turn[data-status="done"]').wait_for()
+        visit = Visit(page, gw.url)
+        await visit.ask("Hello")
+        await visit.answered()
         assert complaints == []
         blocked = "import('data:text/javascript,export default 1').then(() => 'ran', () => 'blocked')"
         assert await page.evaluate(blocked) == "blocked"
