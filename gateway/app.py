@@ -37,7 +37,6 @@ QUERY_TIMEOUT = 5.0
 
 METHODS = ["GET", "POST"]
 
-
 ROUTES = [
     Route("/api/chat", streams.chat, methods=METHODS),
     Route("/api/generate", streams.generate, methods=METHODS),

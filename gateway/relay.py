@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 1.0
 """How long a finished answer's connection may take to end, so that it can be used again."""
 
-
 SHUTDOWN_RETRY_MS = (1000, 10_000)
 
 

@@ -60,6 +60,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":  # on plain HTTP a browser ignores it, and complains on its console
+                    headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
             await send(message)
 
         headers = Headers(scope=scope)

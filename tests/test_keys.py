@@ -318,6 +318,7 @@ async def test_a_session_is_secure_behind_a_trusted_proxy_with_tls(proxies: str,
         headers = AS_ADA | {"X-Forwarded-Proto": proto}
         async with session.post(url + "/api/session", headers=headers) as response:
             assert bool(cookie(response)["secure"]) is secure
+            assert ("Cross-Origin-Opener-Policy" in response.headers) is secure
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])

@@ -106,9 +106,6 @@ class Visit:
         await self.page.locator(f"#models [data-model='{model}']").click()
 
     def _note(self, message: ConsoleMessage) -> None:
-        # of a header that the gateway sends on plain HTTP too, where it has no meaning
-        if message.text.startswith("The Cross-Origin-Opener-Policy header has been ignored"):
-            return
         network = message.text.startswith("Failed to load resource") or "net::ERR" in message.text
         if message.type in ("error", "warning") and not (network and self.network_fails):
             self.bad.append(f"{message.type}: {message.text}")
