@@ -102,7 +102,9 @@ Think = Annotated[
     BeforeValidator(_think),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["low", "medium", "high", "max"]}]}),
 ]
-Format = Annotated[Any, BeforeValidator(_format), WithJsonSchema({"anyOf": [{"const": "json"}, {"type": "object"}]})]
+Format = Annotated[
+    Any, BeforeValidator(_format), WithJsonSchema({"anyOf": [{"enum": ["", "json"]}, {"type": "object"}]})
+]
 Stop = Annotated[Any, BeforeValidator(_stop), WithJsonSchema({"type": "array", "items": {"type": "string"}})]
 Variables = Annotated[dict[str, str], BeforeValidator(_variables)]
 
@@ -217,14 +219,19 @@ class PullBody(Passing):
 class StreamRequest(BaseModel):
     """The body of `POST /api/streams`: one of `chat`, `generate` and `pull`, and the gateway's own options."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "oneOf": [{"required": [str(kind)], "properties": {str(kind): {"type": "object"}}} for kind in Kind]
+        },
+    )
 
     chat: ChatBody | None = None
     generate: GenerateBody | None = None
     pull: PullBody | None = None
     preset: StrictStr | None = None
     variables: Variables | None = None
-    resume_window: StrictInt | StrictFloat | None = None
+    resume_window: StrictInt | StrictFloat | None = Field(None, json_schema_extra={"minimum": 0})
 
 
 BODIES: dict[Kind, type[Passing]] = {

@@ -1,0 +1,33 @@
+"""The OpenAPI document against the server: some thousand valid and invalid requests to every operation."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+from gateway.demo import Simulator
+from gateway.openapi import OPERATIONS
+from tests.processes import ROOT, process
+from tests.servers import serve
+
+
+async def test_the_document_and_the_server_agree(tmp_path: Path) -> None:
+    """Answers of every status, type and body that is documented and of no other; no valid request is refused."""
+    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, pull_seconds=0)
+    flags = ("--allow-preview", "--allow-pull", "--retain-seconds=1", "--log-level=error")
+    async with serve(simulator.app) as url, process(tmp_path, f"--ollama-url={url}", *flags) as gw:
+        fuzz = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", ROOT / "tests/schemathesis.toml"),
+            *("run", f"{gw.url}/openapi.json", "--no-color"),
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        report = (await fuzz.communicate())[0].decode()
+    assert fuzz.returncode == 0, report
+    assert f"Tested: {len(OPERATIONS)}\n" in report
+    generated = re.search(r"(\d+) generated", report)
+    assert generated
+    assert int(generated[1]) > 1000
+    assert gw.log == []
