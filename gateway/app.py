@@ -31,6 +31,7 @@ from gateway.settings import PRESETS, ConfigurationError, Settings, read_config
 from gateway.shaping import Rules, Shaper
 from gateway.state import GatewayState
 from gateway.streams import Streams
+from gateway.upstreams import Upstreams
 
 QUERY_TIMEOUT = 5.0
 """Seconds for the short questions to Ollama: models, readiness."""
@@ -68,36 +69,31 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[GatewayState]:
-        ollama = Ollama(
-            settings.upstream,
-            connect_timeout=settings.connect_timeout,
-            query_timeout=QUERY_TIMEOUT,
-            max_line=settings.max_line_bytes,
-        )
+        upstreams = _upstreams(settings)
         logs = MemoryLogs(
             max_stream_bytes=settings.max_stream_bytes,
             max_log_bytes=settings.max_log_bytes,
             retain_seconds=settings.retain_seconds,
         )
         runner = HookRunner(hook, settings.hook_timeout) if hook else None
-        async with ollama:
+        async with upstreams:
             admission = Admission(max_active=settings.max_active, max_queued=settings.max_queued)
             metrics = Metrics(admission, logs)
             quotas = Quotas(
                 Quota(settings.client_max_streams, settings.client_max_queued, settings.client_starts_per_minute)
             )
             streams = Streams(
-                ollama,
+                upstreams,
                 logs,
                 admission,
-                Pulse(ollama, settings.status_interval),
+                Pulse(settings.status_interval),
                 limits=Limits(settings.first_token_timeout, settings.idle_timeout, settings.total_timeout),
                 attach_timeout=settings.attach_timeout,
                 max_resume_window=settings.max_resume_window,
                 observers=[metrics, quotas, Journal()],
             )
             metrics.watch(streams)
-            models = Models(ollama)
+            models = Models(upstreams)
             yield {
                 "bounds": Bounds(settings.max_messages, settings.max_images, settings.max_prompt_chars),
                 "keys": keys,
@@ -105,7 +101,7 @@ def create_app(settings: Settings) -> Starlette:
                 "streams": streams,
                 "models": models,
                 "shaper": Shaper(_rules(settings), models, lambda: _read_presets(settings), runner),
-                "readiness": Readiness(ollama, streams),
+                "readiness": Readiness(upstreams, streams),
                 "metrics": metrics,
                 "ping_interval": settings.ping_interval,
                 "allow_preview": settings.allow_preview,
@@ -143,6 +139,22 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False  # a redirect would name the host and scheme that a proxy has hidden
     return app
+
+
+def _upstreams(settings: Settings) -> Upstreams:
+    several = len(settings.upstreams) > 1
+    return Upstreams(
+        [
+            Ollama(
+                url,
+                setting=f"number {number} of GATEWAY_OLLAMA_URLS" if several else "GATEWAY_OLLAMA_URL",
+                connect_timeout=settings.connect_timeout,
+                query_timeout=QUERY_TIMEOUT,
+                max_line=settings.max_line_bytes,
+            )
+            for number, url in enumerate(settings.upstreams, 1)
+        ]
+    )
 
 
 def _rules(settings: Settings) -> Rules:

@@ -46,7 +46,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> int:
     async with contextlib.AsyncExitStack() as stack:
         if settings.demo:
             url = await stack.enter_async_context(_simulator())
-            settings = settings.model_copy(update={"ollama_url": url})
+            settings = settings.model_copy(update={"ollama_url": url, "ollama_urls": ()})
         server = Server(
             config(
                 create_app(settings),

@@ -1,45 +1,36 @@
-"""Whether the gateway can serve: Ollama answers, and no shutdown is under way."""
+"""Whether the gateway can serve: an Ollama server answers, and no shutdown is under way."""
 
 import asyncio
 
-from gateway.errors import GatewayError
-from gateway.ollama import Ollama
 from gateway.streams import Streams
+from gateway.upstreams import Health, Upstreams
 
 CACHE_SECONDS = 1.0
-"""However many probes come, Ollama is asked once in this time."""
-
-TIMEOUT_SECONDS = 2.0
-"""How long Ollama may take: a probe that outlasts the prober's own limit could not say why."""
+"""However many probes come, each server is asked once in this time."""
 
 
 class Readiness:
-    """Asks Ollama for its version, one question at a time."""
+    """Asks the servers for their versions, one question at a time."""
 
-    def __init__(self, ollama: Ollama, streams: Streams) -> None:
-        self._ollama = ollama
+    def __init__(self, upstreams: Upstreams, streams: Streams) -> None:
+        self._upstreams = upstreams
         self._streams = streams
         self._lock = asyncio.Lock()
         self._checked_at = float("-inf")
-        self._problem: str | None = None
+        self._servers: list[Health] = []
 
     async def problem(self) -> str | None:
         """Why it is not ready, in a word for a person; None when it is."""
         if self._streams.draining:
             return "The gateway is shutting down."
+        problems = [server["problem"] for server in await self.servers()]
+        return None if None in problems else problems[0]
+
+    async def servers(self) -> list[Health]:
+        """Each server, as it was up to `CACHE_SECONDS` ago."""
         async with self._lock:
             loop = asyncio.get_running_loop()
             if loop.time() - self._checked_at > CACHE_SECONDS:
-                self._problem = await self._check()
+                self._servers = await self._upstreams.check()
                 self._checked_at = loop.time()  # after it: probes that have waited for it need no other
-        return self._problem
-
-    async def _check(self) -> str | None:
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                await self._ollama.version()
-        except TimeoutError:
-            return f"Ollama does not answer within {TIMEOUT_SECONDS:g} s."
-        except GatewayError as error:
-            return error.message
-        return None
+        return self._servers

@@ -1,5 +1,7 @@
 """Prometheus metrics. Label sets are bounded: `model` is a model that has answered, else `other`."""
 
+from collections.abc import Iterable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,6 +18,7 @@ from gateway.logs import LogStore
 from gateway.ollama import normal_name
 from gateway.relay import Generation, Kind, Outcome
 from gateway.streams import Observer, Streams
+from gateway.upstreams import Health
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asked for
 
@@ -72,6 +75,9 @@ class Metrics(Observer):
         queue_depth.set_function(lambda: admission.queued)
         log_bytes = Gauge("gateway_log_bytes", "Bytes that running and retained streams hold.", registry=registry)
         log_bytes.set_function(lambda: logs.size)
+        self._up = Gauge(
+            "gateway_ollama_up", "Whether an Ollama server answers: 1, or 0.", ["server"], registry=registry
+        )
         Gauge("gateway_build_info", "The version.", ["version"], registry=registry).labels(__version__).set(1)
         self._answered: set[str] = set()
 
@@ -79,6 +85,11 @@ class Metrics(Observer):
         """Read from `streams` what is a level and no event."""
         viewers = Gauge("gateway_viewers_active", "Clients that read a stream now.", registry=self._registry)
         viewers.set_function(lambda: streams.viewers)
+
+    def servers(self, servers: Iterable[Health]) -> None:
+        """Take over which servers answer: as many series as there are servers."""
+        for server in servers:
+            self._up.labels(server["url"]).set(server["problem"] is None)
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format."""

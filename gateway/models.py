@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from gateway.errors import GatewayError
 from gateway.ollama import Json, Ollama
+from gateway.upstreams import Upstreams
 
 SHOW_AT_ONCE = 8
 
@@ -24,39 +25,40 @@ class Model(TypedDict):
 
 
 class Models:
-    """Ollama's models. Details of one are asked for once: they belong to its digest."""
+    """The models of all Ollama servers. Details of one are asked for once: they belong to its digest."""
 
-    def __init__(self, ollama: Ollama) -> None:
-        self._ollama = ollama
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
         self._details: dict[str, Json] = {}
         self._show = asyncio.Semaphore(SHOW_AT_ONCE)
 
     async def all(self) -> list[Model]:
         """Newest first, as Ollama lists them. Raises `UpstreamError`."""
-        tags, loaded = await asyncio.gather(self._ollama.tags(), self._loaded())
-        details = await asyncio.gather(*map(self._detail, tags))
+        found, loaded = await asyncio.gather(self._upstreams.tags(), self._loaded())
+        details = await asyncio.gather(*(self._detail(*each) for each in found))
+        tags = [tag for _, tag in found]
         self._details = {_digest(tag): detail for tag, detail in zip(tags, details, strict=True) if detail}
         return [_model(*each, loaded) for each in zip(tags, details, strict=True)]
 
     async def first(self) -> str | None:
         """The first installed model that can answer."""
-        for tag in await self._ollama.tags():
+        for _, tag in await self._upstreams.tags():
             if "completion" in tag.get("capabilities", ["completion"]):
                 return str(tag["name"])
         return None
 
     async def _loaded(self) -> dict[str, Json]:
         try:
-            return {model["name"]: model for model in await self._ollama.ps()}
+            return {model["name"]: model for model in await self._upstreams.ps()}
         except GatewayError:  # a model list without marks is better than none
             return {}
 
-    async def _detail(self, tag: Json) -> Json:
+    async def _detail(self, ollama: Ollama, tag: Json) -> Json:
         """Capabilities and context length, which `/api/tags` knows of some models only."""
         if _digest(tag) not in self._details:
             async with self._show:
                 try:
-                    return await self._ollama.show(tag["name"])
+                    return await ollama.show(tag["name"])
                 except GatewayError:  # deleted meanwhile, or broken: the others are still worth a list
                     return {}
         return self._details[_digest(tag)]

@@ -42,12 +42,24 @@ Json = dict[str, Any]
 class Ollama:
     """A client of one Ollama server, to be used as an async context manager.
 
-    `url` has no trailing slash. Limits are in seconds and bytes: `connect_timeout` for a connection,
+    `url` has no trailing slash; `setting` is where the operator finds it.
+    Limits are in seconds and bytes: `connect_timeout` for a connection,
     `query_timeout` for a whole short request (tags, ps, show, version), `max_line` for one NDJSON line.
     """
 
-    def __init__(self, url: str, *, connect_timeout: float, query_timeout: float, max_line: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_timeout: float,
+        query_timeout: float,
+        max_line: int,
+        setting: str = "GATEWAY_OLLAMA_URL",
+    ) -> None:
         self.url = url
+        self.name = re.sub("//[^/]*@", "//", url)
+        """`url` without credentials, to be shown."""
+        self._setting = setting
         self._connect_timeout = connect_timeout
         self._query_timeout = aiohttp.ClientTimeout(total=query_timeout)
         self._max_line = max_line
@@ -76,10 +88,10 @@ class Ollama:
         # a known size gives the request a Content-Length: Ollama may notice a leaving client late without one
         # a file, because aiohttp would write bytes of many megabytes (images) at one go
         request = self._session.post(self.url + path, data=BytesIO(body), allow_redirects=False)
-        with _translated(self._connect_timeout):
+        with self._translated():
             async with request as response:
                 if response.status != 200:
-                    raise await _refusal(response)
+                    raise await self._refusal(response)
                 try:
                     while chunk := await response.content.readany():
                         if lines := decoder.feed(chunk):
@@ -120,12 +132,61 @@ class Ollama:
         request = self._session.request(
             method, self.url + path, data=data, timeout=self._query_timeout, allow_redirects=False
         )
-        with _translated(self._connect_timeout):
+        with self._translated():
             async with request as response:
                 if response.status != 200:
-                    raise await _refusal(response)
+                    raise await self._refusal(response)
                 text = await response.read()
         return parse_line(text)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> GatewayError:
+        """What an answer other than 200 means."""
+        try:
+            text = await response.content.readexactly(_REFUSAL_BYTES)  # `read` would stop at the first piece of it
+        except IncompleteReadError as whole:
+            text = whole.partial
+        try:
+            body = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            body = None
+        if not (isinstance(body, dict) and "error" in body):
+            if response.status == 403:
+                return OllamaError("Ollama refuses requests from the gateway (403).", status=403)
+            return BadUpstream(
+                f"The server at {self._setting} answered {response.status}, not as Ollama would. Is it Ollama?"
+            )
+        message = error_text(body["error"])
+        match response.status:
+            case 404:
+                return ModelNotFound(message)
+            case 503:
+                return Busy(message)
+            case 400 if _TOO_LONG.search(message):
+                return InvalidRequest(f"The conversation is too long for the model: {message}")
+            case status if 400 <= status < 600:
+                return OllamaError(message, status=status, retryable=status >= 500)
+            case status:
+                return BadUpstream(f"Ollama answered with the unexpected status {status}.")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ConnectTimeout(
+                f"Ollama did not accept a connection within {self._connect_timeout:g} s "
+                f"(GATEWAY_CONNECT_TIMEOUT; its address is {self._setting})."
+            ) from error
+        except TimeoutError as error:
+            raise OllamaUnreachable("Ollama is there but does not answer.") from error
+        except aiohttp.ClientConnectorError as error:
+            raise OllamaUnreachable(
+                f"Ollama is not reachable. Is it running, and is {self._setting} its address?"
+            ) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise OllamaUnreachable("Ollama closed the connection before it answered.") from error
+        except aiohttp.ClientError as error:
+            raise BadUpstream("Ollama's answer is not valid HTTP. Is it really Ollama?") from error
 
 
 def parse_line(line: bytes) -> Json:
@@ -159,54 +220,3 @@ def normal_name(model: str) -> str:
     """A model's name as Ollama lists it: lower case, and `:latest` where no tag is given."""
     name = model.lower()
     return name if re.search(r":[^/]*$", name) else name + ":latest"
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
-    """What an answer other than 200 means."""
-    try:
-        text = await response.content.readexactly(_REFUSAL_BYTES)  # `read` would stop at the first piece of it
-    except IncompleteReadError as whole:
-        text = whole.partial
-    try:
-        body = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        body = None
-    if not (isinstance(body, dict) and "error" in body):
-        if response.status == 403:
-            return OllamaError("Ollama refuses requests from the gateway (403).", status=403)
-        return BadUpstream(
-            f"The server at GATEWAY_OLLAMA_URL answered {response.status}, not as Ollama would. Is it Ollama?"
-        )
-    message = error_text(body["error"])
-    match response.status:
-        case 404:
-            return ModelNotFound(message)
-        case 503:
-            return Busy(message)
-        case 400 if _TOO_LONG.search(message):
-            return InvalidRequest(f"The conversation is too long for the model: {message}")
-        case status if 400 <= status < 600:
-            return OllamaError(message, status=status, retryable=status >= 500)
-        case status:
-            return BadUpstream(f"Ollama answered with the unexpected status {status}.")
-
-
-@contextmanager
-def _translated(connect_timeout: float) -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise ConnectTimeout(
-            f"Ollama did not accept a connection within {connect_timeout:g} s "
-            "(GATEWAY_CONNECT_TIMEOUT; its address is GATEWAY_OLLAMA_URL)."
-        ) from error
-    except TimeoutError as error:
-        raise OllamaUnreachable("Ollama is there but does not answer.") from error
-    except aiohttp.ClientConnectorError as error:
-        raise OllamaUnreachable(
-            "Ollama is not reachable. Is it running, and is GATEWAY_OLLAMA_URL its address?"
-        ) from error
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        raise OllamaUnreachable("Ollama closed the connection before it answered.") from error
-    except aiohttp.ClientError as error:
-        raise BadUpstream("Ollama's answer is not valid HTTP. Is it really Ollama?") from error

@@ -1,10 +1,10 @@
-"""The heartbeat of waiting streams: one timer and one question to Ollama for all of them."""
+"""The heartbeat of waiting streams: one timer for all, and one question to each Ollama server they wait for."""
 
 import asyncio
 
 from gateway.errors import GatewayError
 from gateway.ollama import Ollama, normal_name
-from gateway.relay import Generation, Phase
+from gateway.relay import Generation
 
 GRACE_SECONDS = 0.25
 """How long a wait must last before Ollama is asked about it: most answers begin sooner."""
@@ -12,11 +12,10 @@ GRACE_SECONDS = 0.25
 
 class Pulse:
     """Every `interval` seconds, while any generation waits for its first token: tell loading from reading the
-    prompt by Ollama's list of loaded models, and announce where each stands.
+    prompt by their server's list of loaded models, and announce where each stands.
     """
 
-    def __init__(self, ollama: Ollama, interval: float) -> None:
-        self._ollama = ollama
+    def __init__(self, interval: float) -> None:
         self._interval = interval
         self._waiting: set[Generation] = set()
         self._task: asyncio.Task[None] | None = None
@@ -39,20 +38,18 @@ class Pulse:
         while True:
             next_beat = loop.time() + self._interval
             await asyncio.sleep(grace)
-            await self._look(next_beat)
+            servers = {each.server for each in self._waiting if each.server is not None}
+            await asyncio.gather(*(self._look(server, next_beat) for server in servers))
             await asyncio.sleep(next_beat - loop.time())
             for generation in self._waiting:
                 generation.announce()
 
-    async def _look(self, until: float) -> None:
-        asked = [each for each in self._waiting if each.phase is not Phase.QUEUED]
-        if not asked:
-            return
+    async def _look(self, server: Ollama, until: float) -> None:
         try:
             # `ps` can block, and the heartbeat must not wait for it
             async with asyncio.timeout_at(until):
-                loaded = {normal_name(str(model.get("name"))) for model in await self._ollama.ps()}
+                loaded = {normal_name(str(model.get("name"))) for model in await server.ps()}
         except (TimeoutError, GatewayError):
             return
-        for generation in asked:
+        for generation in [each for each in self._waiting if each.server is server]:
             generation.observe(normal_name(generation.job.model) in loaded)

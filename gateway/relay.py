@@ -29,6 +29,7 @@ from gateway.errors import (
 )
 from gateway.logs import EventLog
 from gateway.ollama import Json, Ollama, error_text, parse_line
+from gateway.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Generation:
     It ends exactly once: by Ollama's own last line, by an error, by `stop`, or when nobody watches: after
     `resume_window` seconds, or before the first viewer, `attach_timeout` if that is longer.
     `on_change` is called with it when it enters another phase, and once when it has ended; `on_release` when
-    its upstream connection is closed, with the seconds that took.
+    its upstream connection is closed, with the seconds that took. `server` is the one that is asked.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Generation:
         job: Job,
         log: EventLog,
         *,
-        ollama: Ollama,
+        upstreams: Upstreams,
         limits: Limits,
         resume_window: float,
         on_change: Callable[["Generation"], None],
@@ -110,7 +111,8 @@ class Generation:
         self.error: GatewayError | None = None
         self.last_line: Json = {}
         self.viewers = 0
-        self._ollama = ollama
+        self.server: Ollama | None = None
+        self._upstreams = upstreams
         self._limits = limits
         self._resume_window = resume_window
         self._on_change = on_change
@@ -210,14 +212,23 @@ class Generation:
         if self.phase is Phase.QUEUED:
             self._enter(Phase.LOADING)
         self._watch()
-        lines = self._ollama.lines(f"/api/{self.job.kind}", self.job.body)
-        async with aclosing(lines) as batches:
-            async for batch in batches:
-                self._read_at = self._loop.time()
-                if self.outcome is None:  # after the end, read on to the end of the body: it frees the connection
-                    self._take(batch)
-        if self.outcome is None:
-            raise Truncated("Ollama ended the answer without completing it.")
+        await self._upstreams.ask(self.job.model, self._read)
+
+    async def _read(self, server: Ollama) -> None:
+        """Relay one server's answer. Raises as long as nothing was relayed, so that another server can be asked."""
+        self.server = server
+        try:
+            async with aclosing(server.lines(f"/api/{self.job.kind}", self.job.body)) as batches:
+                async for batch in batches:
+                    self._read_at = self._loop.time()
+                    if self.outcome is None:  # after the end, read on to the end of the body: it frees the connection
+                        self._take(batch)
+            if self.outcome is None:
+                raise Truncated("Ollama ended the answer without completing it.")
+        except GatewayError as error:
+            if self.first_token_at is None:
+                raise
+            self._fail(error)
 
     def _take(self, batch: Sequence[bytes]) -> None:
         """Append what Ollama sent, up to the line that ends the answer."""

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     )
 
     ollama_url: str = Field("", description="Where Ollama is; else OLLAMA_HOST, else http://127.0.0.1:11434.")
+    ollama_urls: Names = Field((), description="Several Ollama servers instead of GATEWAY_OLLAMA_URL; comma-separated.")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     config: str = Field(DEFAULT_CONFIG, description="Configuration file; the default may be missing.")
@@ -125,12 +126,20 @@ class Settings(BaseSettings):
     def _ollama_url(cls, value: object) -> object:
         return ollama_url(value) if isinstance(value, str) and value else value
 
-    @field_validator("cors_origins", "hook_headers", "trusted_proxies", "allowed_hosts", mode="before")
+    @field_validator("ollama_urls", "cors_origins", "hook_headers", "trusted_proxies", "allowed_hosts", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for each in value.split(",") if (part := each.strip()))
         return value
+
+    @field_validator("ollama_urls")
+    @classmethod
+    def _ollama_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        urls = tuple(map(ollama_url, value))
+        if len(set(urls)) < len(urls):
+            raise ValueError("must name each server once")
+        return urls
 
     @field_validator("api_keys")
     @classmethod
@@ -165,9 +174,9 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, _ConfigFile(settings_cls)
 
     @property
-    def upstream(self) -> str:
-        """Ollama's URL, without a trailing slash."""
-        return self.ollama_url or ollama_url(os.environ.get("OLLAMA_HOST", ""))
+    def upstreams(self) -> tuple[str, ...]:
+        """The URLs of all Ollama servers, without trailing slashes."""
+        return self.ollama_urls or (self.ollama_url or ollama_url(os.environ.get("OLLAMA_HOST", "")),)
 
     def keys(self) -> dict[str, str]:
         """All API keys by name. Raises `ConfigurationError` for a file that cannot be used."""
@@ -187,9 +196,9 @@ class Settings(BaseSettings):
         shown = {
             name: _masked(value)
             for name, field in type(self).model_fields.items()
-            if (value := getattr(self, name)) != field.default and name != "ollama_url"
+            if (value := getattr(self, name)) != field.default and name not in ("ollama_url", "ollama_urls")
         }
-        return " ".join([f"ollama={_masked(self.upstream)}", *(f"{name}={value}" for name, value in shown.items())])
+        return " ".join([f"ollama={_masked(self.upstreams)}", *(f"{name}={value}" for name, value in shown.items())])
 
 
 class _ConfigFile(PydanticBaseSettingsSource):
@@ -236,9 +245,11 @@ def load(arguments: Sequence[str] = ()) -> Settings:
         flag = name.replace("_", "-")
         given = "" if name == "api_keys" else f", not {_masked(first['input'])[:100]!r}"
         raise ConfigurationError(f"{PREFIX}{name.upper()} (--{flag}): {message}{given}.") from None
+    if settings.ollama_url and settings.ollama_urls:
+        raise ConfigurationError("GATEWAY_OLLAMA_URL and GATEWAY_OLLAMA_URLS are both set: one of them must go.")
     try:
         if not settings.demo:
-            _ = settings.upstream
+            _ = settings.upstreams
     except ValueError as error:
         raise ConfigurationError(f"OLLAMA_HOST: {error}, not {_masked(os.environ['OLLAMA_HOST'])!r}.") from None
     return settings
@@ -298,4 +309,4 @@ def unknown_variables() -> list[str]:
 def _masked(value: object) -> str:
     """A value to be shown, without the credentials of a URL, whose scheme may be missing."""
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return re.sub(r"((?<=://)|^[^/@]*:)[^/]*@", "***@", text)
+    return re.sub(r"((?<=://)|(^|(?<=,))[^/@,]*:)[^/]*@", "***@", text)

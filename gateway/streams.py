@@ -8,9 +8,9 @@ from gateway import events
 from gateway.admission import Admission
 from gateway.errors import Cancelled, ShuttingDown
 from gateway.logs import EventLog, LogStore
-from gateway.ollama import Ollama
 from gateway.pulse import Pulse
 from gateway.relay import Generation, Job, Kind, Limits
+from gateway.upstreams import Upstreams
 
 RETRY_MS = 1000
 
@@ -34,7 +34,7 @@ class Streams:
 
     def __init__(
         self,
-        ollama: Ollama,
+        upstreams: Upstreams,
         logs: LogStore,
         admission: Admission,
         pulse: Pulse,
@@ -46,7 +46,7 @@ class Streams:
     ) -> None:
         self.draining = False
         self.viewers = 0
-        self._ollama = ollama
+        self._upstreams = upstreams
         self._logs = logs
         self._admission = admission
         self._pulse = pulse
@@ -77,7 +77,7 @@ class Streams:
             sid,
             job,
             self._logs.create(sid, events.retry(RETRY_MS) + events.sidecar("meta", meta)),
-            ollama=self._ollama,
+            upstreams=self._upstreams,
             limits=self._limits,
             resume_window=min(resume_window, self._max_resume_window),
             on_change=self._changed,

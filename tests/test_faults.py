@@ -14,6 +14,7 @@ from gateway.ollama import Ollama
 from gateway.pulse import Pulse
 from gateway.relay import Job, Kind, Limits
 from gateway.streams import Streams
+from gateway.upstreams import Upstreams
 from tests.gateways import gateway
 from tests.sse import ending, messages, text
 from tests.upstreams import (
@@ -260,13 +261,13 @@ async def test_finished_connection_is_used_again() -> None:
 
 async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody foresaw ends the stream too, with the traceback in the log and nothing of it in the answer."""
-    ollama = Ollama("http://127.0.0.1:9", connect_timeout=1, query_timeout=1, max_line=1000)  # and never opened
+    ollama = Ollama("http://127.0.0.1:9", connect_timeout=1, query_timeout=1, max_line=1000)
     logs = MemoryLogs(max_stream_bytes=10**6, max_log_bytes=10**6, retain_seconds=60)
     registry = Streams(
-        ollama,
+        Upstreams([ollama]),  # and never opened
         logs,
         Admission(max_active=1, max_queued=0),
-        Pulse(ollama, 1),
+        Pulse(1),
         limits=Limits(0, 0, 0),
         attach_timeout=10,
         max_resume_window=0,

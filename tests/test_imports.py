@@ -18,6 +18,7 @@ ORDER = [
     ["gateway.app"],
     ["gateway.routes.streams", "gateway.routes.models", "gateway.routes.health", "gateway.routes.page"],
     ["gateway.relay", "gateway.sse"],
+    ["gateway.upstreams"],
     ["gateway.ollama", "gateway.logs", "gateway.logs.memory"],
     ["gateway.ndjson", "gateway.events"],
     ["gateway.errors"],

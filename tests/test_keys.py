@@ -113,7 +113,7 @@ async def test_readiness_gives_its_reason_to_key_holders_only(closed_port: str) 
         async with gw.session.get(gw.url + "/readyz") as response:
             assert (response.status, await response.json()) == (503, {"status": "unavailable"})
         async with gw.session.get(gw.url + "/readyz", headers=AS_ADA) as response:
-            assert (await response.json()).keys() == {"status", "reason"}
+            assert (await response.json()).keys() == {"status", "reason", "servers"}
 
 
 # Streams

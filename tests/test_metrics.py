@@ -31,6 +31,7 @@ NAMES = {
     "gateway_cancel_seconds": "histogram",
     "gateway_log_bytes": "gauge",
     "gateway_upstream_errors_total": "counter",
+    "gateway_ollama_up": "gauge",
     "gateway_build_info": "gauge",
 }
 
@@ -57,6 +58,7 @@ async def test_the_names_are_the_contract_and_the_figures_start_at_nothing() -> 
     assert {name: family.kind for name, family in families.items()} == NAMES
     build = families.pop("gateway_build_info")
     assert build.samples == {("gateway_build_info", frozenset({("version", __version__)})): 1}
+    assert list(families.pop("gateway_ollama_up").samples.values()) == [1]
     assert not any(value for family in families.values() for value in family.samples.values())
 
 
@@ -108,6 +110,7 @@ async def test_an_unreachable_ollama_is_an_upstream_error(closed_port: str) -> N
     async with gateway(closed_port) as gw:
         await gw.read(CHAT)
         families = await scrape(gw)
+    assert families["gateway_ollama_up"].value(server=closed_port) == 0
     assert families["gateway_upstream_errors_total"].value(code="ollama_unreachable") == 1
     assert families["gateway_time_to_first_token_seconds"].value("_count") == 0
 
@@ -223,6 +226,6 @@ async def test_the_dashboard_shows_what_there_is() -> None:
     queries = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
     shown = {name.removesuffix("_bucket") for query in queries for name in re.findall(r"gateway_\w+", query)}
     assert shown == NAMES.keys()
-    labels = {"kind", "model", "outcome", "direction", "result", "code", "version", "le"}
+    labels = {"kind", "model", "outcome", "direction", "result", "code", "version", "server", "le"}
     for query in queries:
         assert set(re.findall(r"\w+", "".join(re.findall(r"by \((.*?)\)", query)))) <= labels, query

@@ -17,7 +17,7 @@ def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_the_contract() -> None:
     settings = load()
-    assert settings.upstream == "http://127.0.0.1:11434"
+    assert settings.upstreams == ("http://127.0.0.1:11434",)
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert [settings.ping_interval, settings.status_interval] == [15, 2]
     limits = [settings.connect_timeout, settings.first_token_timeout, settings.idle_timeout, settings.total_timeout]
@@ -69,7 +69,7 @@ def test_each_source_can_say_everything(source: str, tmp_path: Path, monkeypatch
         lines = [f'{name} = "{value}"' for name, value in values.items()]
         (tmp_path / "gateway.toml").write_text("\n".join(lines))
     settings = load(arguments)
-    assert settings.upstream == "http://ollama:11434"
+    assert settings.upstreams == ("http://ollama:11434",)
     assert settings.ping_interval == 0.5
     assert settings.allow_pull is True
     assert settings.default_model == "qwen3"
@@ -175,10 +175,10 @@ def test_ollama_host(address: str, url: str, monkeypatch: pytest.MonkeyPatch) ->
     """As Ollama's own tools read it, and a bind address means loopback; the same for the setting."""
     assert ollama_url(address) == url
     monkeypatch.setenv("OLLAMA_HOST", address)
-    assert load().upstream == url
+    assert load().upstreams == (url,)
     monkeypatch.setenv("OLLAMA_HOST", "elsewhere")
     if address.strip():
-        assert load(["--ollama-url", address]).upstream == url
+        assert load(["--ollama-url", address]).upstreams == (url,)
 
 
 @pytest.mark.parametrize("address", ["ftp://ollama", "ollama:port", "ollama:99999", "http://[::1", "a b"])
@@ -188,7 +188,7 @@ def test_wrong_ollama_host(address: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigurationError, match=r"^OLLAMA_HOST: "):
         load()
     assert load(["--demo"]).demo
-    assert load(["--ollama-url=ollama"]).upstream == "http://ollama:11434"
+    assert load(["--ollama-url=ollama"]).upstreams == ("http://ollama:11434",)
 
 
 def test_summary_tells_what_differs() -> None:

@@ -12,15 +12,19 @@ async def healthz(request: GatewayRequest) -> JSONResponse:
 
 
 async def readyz(request: GatewayRequest) -> JSONResponse:
-    """Ollama answers and the gateway is not shutting down; else 503 and why."""
-    problem = await request.state["readiness"].problem()
-    if problem and request.state["keys"] and request.scope["key"] is None:
-        return JSONResponse({"status": "unavailable"}, status_code=503)
-    if problem:
-        return JSONResponse({"status": "unavailable", "reason": problem}, status_code=503)
-    return JSONResponse({"status": "ok"})
+    """A server answers and the gateway is not shutting down; else 503 and why."""
+    readiness = request.state["readiness"]
+    problem = await readiness.problem()
+    body: dict[str, object] = {"status": "unavailable" if problem else "ok"}
+    if not request.state["keys"] or request.scope["key"] is not None:
+        if problem:
+            body["reason"] = problem
+        body["servers"] = await readiness.servers()
+    return JSONResponse(body, status_code=503 if problem else 200)
 
 
 async def metrics(request: GatewayRequest) -> Response:
     """Prometheus metrics."""
-    return Response(request.state["metrics"].render(), headers={"Content-Type": CONTENT_TYPE})
+    metrics = request.state["metrics"]
+    metrics.servers(await request.state["readiness"].servers())
+    return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
