@@ -113,7 +113,8 @@ SCHEMAS: dict[str, Json] = {
         overrides=_array(_STRING),
     ),
     "Presets": _object(presets=_array(_ref("Preset")), default={"type": ["string", "null"]}, only=_BOOLEAN),
-    "Health": _object({"reason": _STRING}, status={"enum": ["ok", "unavailable"]}),
+    "Server": _object(url=_STRING, version={"type": ["string", "null"]}, problem={"type": ["string", "null"]}),
+    "Health": _object({"reason": _STRING, "servers": _array(_ref("Server"))}, status={"enum": ["ok", "unavailable"]}),
 }
 """What is sent, beside the models of what is asked. `Event` is one event of a stream."""
 

@@ -136,7 +136,7 @@ class Server:
             logger.warning("Ollama at %s failed: %s", self.ollama.name, error.code)
         elif self.problem and not error:
             logger.info("Ollama at %s answers again", self.ollama.name)
-        self.problem = error and error.message
+        self.problem = error.message if error else None
 
 
 class Upstreams:
