@@ -111,3 +111,6 @@ page_environment() {
 	fi
 	unlock
 }
+
+# build_wheel DIRECTORY: the wheel of this checkout, with the pinned tools of the development environment.
+build_wheel() { (cd "$ROOT" && "$PYTHON" -m build --no-isolation --wheel --outdir "$1" >"$1/log" 2>&1) || die "$(cat "$1/log")"; }

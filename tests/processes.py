@@ -9,7 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gateway
+
 ROOT = Path(__file__).parent.parent
+
+INSTALLED = Path(gateway.__file__).parent.parent
+"""Where the package under test is: an installed wheel, or this checkout."""
 
 
 @dataclass
@@ -42,7 +47,7 @@ async def process(directory: Path, *flags: str, **environment: str) -> AsyncIter
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "--port=0", *flags),
         cwd=directory,
-        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        env={**inherited, "PYTHONPATH": str(INSTALLED), **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from gateway import __version__
-from tests.processes import ROOT, process
+from tests.processes import INSTALLED, process
 from tests.sse import Event, Events, ending, messages, text
 from tests.upstreams import ONCE_DONE, silence, streams, token, upstream
 
@@ -23,7 +23,7 @@ def run(directory: Path, *flags: str, **environment: str) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-m", "gateway", *flags],
         cwd=directory,
-        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], **environment},
+        env={"PYTHONPATH": str(INSTALLED), "PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.demo import Simulator
 from gateway.openapi import OPERATIONS
-from tests.processes import ROOT, process
+from tests.processes import INSTALLED, ROOT, process
 from tests.servers import serve
 
 
@@ -21,7 +21,7 @@ async def test_the_document_and_the_server_agree(tmp_path: Path) -> None:
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", ROOT / "tests/schemathesis.toml"),
             *("run", f"{gw.url}/openapi.json", "--no-color"),
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{INSTALLED}:{ROOT}"},
             stdout=asyncio.subprocess.PIPE,
         )
         report = (await fuzz.communicate())[0].decode()

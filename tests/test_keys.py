@@ -24,7 +24,7 @@ from gateway.security import SESSION_COOKIE, Keys
 from gateway.server import config
 from gateway.settings import ConfigurationError, Settings
 from tests.gateways import Gateway, gateway
-from tests.processes import ROOT, process
+from tests.processes import INSTALLED, process
 from tests.servers import serve
 from tests.sse import Events, ending
 from tests.upstreams import Upstream, silence, upstream
@@ -351,7 +351,7 @@ def command(directory: Path, *flags: str, **environment: str) -> subprocess.Comp
     return subprocess.run(
         [sys.executable, "-m", "gateway", *flags],
         cwd=directory,
-        env={"PYTHONPATH": str(ROOT), **environment},
+        env={"PYTHONPATH": str(INSTALLED), **environment},
         capture_output=True,
         text=True,
         check=False,

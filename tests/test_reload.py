@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.processes import ROOT, Process, process
+from tests.processes import INSTALLED, Process, process
 from tests.sse import Event, Events, ending, messages, text
 from tests.upstreams import Peer, token, upstream
 
@@ -146,7 +146,7 @@ def test_a_start_that_cannot_be_ends_with_one_line(
     ended = subprocess.run(
         [sys.executable, "-m", "gateway", "--port=0", *flags],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+        env={"PYTHONPATH": str(INSTALLED), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
