@@ -37,6 +37,7 @@ QUERY_TIMEOUT = 5.0
 """Seconds for the short questions to Ollama: models, readiness."""
 
 METHODS = ["GET", "POST"]
+COMPRESSED = [Middleware(GZipMiddleware)]
 
 ROUTES = [
     Route("/api/chat", streams.chat, methods=METHODS),
@@ -53,8 +54,10 @@ ROUTES = [
     Route("/readyz", health.readyz),
     Route("/metrics", health.metrics),
     Route("/openapi.json", page.openapi),
+    Route("/client.js", page.client, middleware=COMPRESSED),
+    Route("/client.d.ts", page.client_types, middleware=COMPRESSED),
     Route("/", page.index),
-    Mount("/static", GZipMiddleware(page.Files(directory=page.STATIC))),
+    Mount("/static", page.FILES, middleware=COMPRESSED),
 ]
 
 

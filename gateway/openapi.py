@@ -149,6 +149,10 @@ def _json(description: str, schema: Json, **more: Any) -> Json:
     return {"description": description, "content": {"application/json": {"schema": schema}}, **more}
 
 
+def _text(description: str, media_type: str) -> Json:
+    return {"description": description, "content": {media_type: {"schema": _STRING}}}
+
+
 def _body(model: type[BaseModel]) -> Json:
     return {"required": True, "content": {"application/json": {"schema": _ref(model.__name__)}}}
 
@@ -222,9 +226,9 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         "responses": {"200": _json("Ready.", _ref("Health")), "503": _json("Not ready, and why.", _ref("Health"))}
         | _errors()
     },
-    ("GET", "/metrics"): {
-        "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {"schema": _STRING}}}} | _errors()
-    },
+    ("GET", "/metrics"): {"responses": {"200": _text("Metrics.", "text/plain")} | _errors()},
+    ("GET", "/client.js"): {"responses": {"200": _text("The module.", "text/javascript")} | _errors()},
+    ("GET", "/client.d.ts"): {"responses": {"200": _text("Its types.", "application/typescript")} | _errors()},
 }
 """What the code of a handler does not tell, for every route that a program may use."""
 

@@ -18,6 +18,7 @@ REVALIDATE = {"Cache-Control": "no-cache"}
 """Without this a browser may show yesterday's page after an upgrade."""
 
 mimetypes.init()  # reads files, which the first request would otherwise do in the event loop
+mimetypes.add_type("application/typescript", ".ts")  # else it is a video
 
 
 class Files(StaticFiles):
@@ -27,9 +28,22 @@ class Files(StaticFiles):
         return response
 
 
+FILES = Files(directory=STATIC)
+
+
 async def index(request: Request) -> FileResponse:
     """The page."""
     return FileResponse(STATIC / "index.html", headers=REVALIDATE)
+
+
+async def client(request: Request) -> Response:
+    """The client for any frontend, as an ES module."""
+    return await FILES.get_response("client.js", request.scope)
+
+
+async def client_types(request: Request) -> Response:
+    """Its types and documentation, for TypeScript."""
+    return await FILES.get_response("client.d.ts", request.scope)
 
 
 async def openapi(request: GatewayRequest) -> Response:

@@ -1,9 +1,9 @@
 /** Wiring: what the page is made of, and how the address and the browser's life reach it. */
+import { openStream } from "../client.js";
 import { Api } from "./api.js";
 import { openHistory } from "./history.js";
 import { Session } from "./session.js";
 import { Store } from "./state.js";
-import { openStream } from "./stream.js";
 import { t } from "./strings.js";
 import { createView } from "./view.js";
 

@@ -21,8 +21,8 @@ export class Session {
   #history;
   #openStream;
   /** Of the answers that are read at the moment, by answer id. */
-  /** @type {Map<string, import("./stream.js").Stream>} */ #streams = new Map();
-  /** @type {import("./stream.js").Stream | null} */ #pulling = null;
+  /** @type {Map<string, import("../client.js").Stream>} */ #streams = new Map();
+  /** @type {import("../client.js").Stream | null} */ #pulling = null;
   /** Turns to write, by chat. @type {Map<string, Set<string>>} */ #dirty = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #saving;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #polling;
@@ -30,7 +30,7 @@ export class Session {
   /**
    * @param {S.Store} store @param {import("./api.js").Api} api
    * @param {import("./history.js").History | null} history  null: nothing is kept
-   * @param {typeof import("./stream.js").openStream} openStream
+   * @param {typeof import("../client.js").openStream} openStream
    */
   constructor(store, api, history, openStream) {
     this.#store = store;
@@ -287,7 +287,7 @@ export class Session {
     this.#finish(chatId, turnId);
   }
 
-  /** @param {string} chatId @param {string} turnId @param {string} answerId @param {import("./stream.js").Stream} stream */
+  /** @param {string} chatId @param {string} turnId @param {string} answerId @param {import("../client.js").Stream} stream */
   async #follow(chatId, turnId, answerId, stream) {
     this.#streams.set(answerId, stream);
     for await (const event of stream) {
@@ -352,7 +352,8 @@ export class Session {
     this.#store.set({ pull });
     this.#pulling = this.#openStream(url);
     for await (const event of this.#pulling) {
-      if (event.type === "line") pull = S.reducePull(pull, event.line, Date.now());
+      if (event.type === "chunk") pull = S.reducePull(pull, event.chunk, Date.now());
+      else if (event.type === "error") pull = { ...pull, failure: event };
       else if (event.type === "lost") pull = { ...pull, failure: S.LOST };
       else continue;
       this.#store.set({ pull });

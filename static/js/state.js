@@ -215,7 +215,7 @@ export const isRunning = (turns) => !!turns?.some((turn) => turn.answers.some(is
 /**
  * One event of the stream, applied.
  * @param {Answer} answer
- * @param {import("./stream.js").StreamEvent} event
+ * @param {import("../client.js").StreamEvent} event
  * @param {number} now epoch ms
  * @returns {Answer}
  */
@@ -229,8 +229,10 @@ export function reduceAnswer(answer, event, now) {
       return answer.status === "reconnecting" ? { ...answer, status: "streaming", caughtUpAt: now } : answer;
     case "status":
       return enterPhase({ ...answer, status: "streaming", position: event.position ?? 0 }, event.phase, now);
-    case "line":
-      return { ...reduceLine(answer, event.line, now), lastId: event.id };
+    case "chunk":
+      return { ...reduceChunk(answer, event.chunk, now), lastId: event.id };
+    case "error":
+      return { ...fail(answer, event), lastId: event.id };
     case "end":
       return reduceEnd(answer, event);
     case "lost":
@@ -247,37 +249,36 @@ function enterPhase(answer, phase, now) {
   return { ...answer, phase, phaseAt: now, steps };
 }
 
-/** @param {Answer} answer @param {any} line @param {number} now @returns {Answer} */
-function reduceLine(answer, line, now) {
-  if (line.error !== undefined) return fail(answer, line);
-  const { content = "", thinking = "", tool_calls = [] } = line.message ?? {};
+/** @param {Answer} answer @param {any} chunk @param {number} now @returns {Answer} */
+function reduceChunk(answer, chunk, now) {
+  const { content = "", thinking = "", tool_calls = [] } = chunk.message ?? {};
   let next = answer;
   if (content || thinking || tool_calls.length) {
     next = enterPhase({ ...next, status: "streaming", position: 0 }, "generating", now);
     next = { ...next, firstAt: next.firstAt || now, lastAt: now, pieces: next.pieces + 1 };
   }
   if (thinking) next = { ...next, thinking: next.thinking + thinking, thinkingAt: next.thinkingAt || now };
-  if ((content || tool_calls.length || line.done) && next.thinkingAt && !next.thinkingMs)
+  if ((content || tool_calls.length || chunk.done) && next.thinkingAt && !next.thinkingMs)
     next = { ...next, thinkingMs: Math.max(1, now - next.thinkingAt) };
   if (content) next = { ...next, text: next.text + content };
   if (tool_calls.length) {
     const calls = tool_calls.map((/** @type {any} */ call) => call.function).filter(Boolean);
     next = { ...next, tools: [...next.tools, ...calls] };
   }
-  return line.done ? { ...next, status: "done", figures: figuresOf(next, line, now) } : next;
+  return chunk.done ? { ...next, status: "done", figures: figuresOf(next, chunk, now) } : next;
 }
 
-/** @param {Answer} answer @param {any} line @param {number} now @returns {Figures} */
-function figuresOf(answer, line, now) {
-  const tokens = line.eval_count ?? 0;
-  const seconds = (line.eval_duration ?? 0) / 1e9;
+/** @param {Answer} answer @param {any} chunk @param {number} now @returns {Figures} */
+function figuresOf(answer, chunk, now) {
+  const tokens = chunk.eval_count ?? 0;
+  const seconds = (chunk.eval_duration ?? 0) / 1e9;
   return {
-    promptTokens: line.prompt_eval_count ?? 0,
+    promptTokens: chunk.prompt_eval_count ?? 0,
     tokens,
     tokensPerSecond: seconds ? tokens / seconds : 0,
     firstTokenMs: answer.firstAt ? answer.firstAt - answer.startedAt : 0,
     elapsedMs: now - answer.startedAt,
-    reason: line.done_reason ?? "",
+    reason: chunk.done_reason ?? "",
   };
 }
 
@@ -289,7 +290,7 @@ export function fail(answer, failure) {
 }
 
 /** The gateway's own measure of the times stands where there is one.
- * @param {Answer} answer @param {Extract<import("./stream.js").StreamEvent, {type: "end"}>} event @returns {Answer} */
+ * @param {Answer} answer @param {Extract<import("../client.js").StreamEvent, {type: "end"}>} event @returns {Answer} */
 function reduceEnd(answer, event) {
   const next = { ...answer, lastId: event.id };
   if (next.figures) {
@@ -393,7 +394,6 @@ export function titleOf(prompt) {
  * @param {Pull} pull @param {any} line @param {number} now @returns {Pull}
  */
 export function reducePull(pull, line, now) {
-  if (line.error !== undefined) return { ...pull, failure: line };
   const next = { ...pull, status: line.status ?? pull.status, done: line.status === "success" };
   if (!line.digest) return next;
   next.layers = { ...pull.layers, [line.digest]: [line.completed ?? 0, line.total ?? 0] };

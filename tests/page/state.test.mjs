@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as S from "../../static/js/state.js";
 
-const line = (content, more = {}) => ({ type: "line", id: "s-1", line: { message: { content, ...more }, done: false } });
+const line = (content, more = {}) => ({ type: "chunk", id: "s-1", chunk: { message: { content, ...more }, done: false } });
 const status = (phase, position) => ({ type: "status", phase, position, elapsed_ms: 0 });
-const DONE = { type: "line", id: "s-9", line: { done: true, done_reason: "stop", prompt_eval_count: 30, eval_count: 20, eval_duration: 5e8 } };
+const DONE = { type: "chunk", id: "s-9", chunk: { done: true, done_reason: "stop", prompt_eval_count: 30, eval_count: 20, eval_duration: 5e8 } };
 const end = (outcome) => ({ type: "end", id: "s-10", outcome, events: 9, first_token_ms: 120, elapsed_ms: 900 });
 
 /** An answer after these events, one every 100 ms. */
@@ -44,18 +44,18 @@ test("thinking is kept apart and timed", () => {
 
 test("tool calls are collected from any line, the last one too", () => {
   const call = (name) => ({ tool_calls: [{ function: { name, arguments: {} } }] });
-  const answer = after(line("", call("a")), { ...DONE, line: { ...DONE.line, message: call("b") } });
+  const answer = after(line("", call("a")), { ...DONE, chunk: { ...DONE.chunk, message: call("b") } });
   assert.deepEqual(answer.tools.map((tool) => tool.name), ["a", "b"]);
   assert.equal(answer.status, "done");
 });
 
 test("an error keeps the text", () => {
-  const answer = after(line("half"), { type: "line", id: "s-2", line: { error: "gone", code: "truncated", retryable: true } }, end("error"));
+  const answer = after(line("half"), { type: "error", id: "s-2", error: "gone", code: "truncated", retryable: true }, end("error"));
   assert.deepEqual([answer.status, answer.text, answer.failure.code], ["failed", "half", "truncated"]);
 });
 
 test("cancelled is no failure", () => {
-  const answer = after(line("half"), { type: "line", id: "s-2", line: { error: "stopped", code: "cancelled" } }, end("cancelled"));
+  const answer = after(line("half"), { type: "error", id: "s-2", error: "stopped", code: "cancelled" }, end("cancelled"));
   assert.deepEqual([answer.status, answer.text, answer.failure], ["cancelled", "half", null]);
 });
 
@@ -164,7 +164,6 @@ test("a pull is measured over all its layers", () => {
   pull = S.reducePull(pull, { status: "pulling b", digest: "b", total: 1_000, completed: 500 }, 2_000);
   assert.deepEqual(S.pullTotals(pull), { completed: 1_000, total: 2_000, speed: 500, remainingMs: 2_000 });
   assert.equal(S.reducePull(pull, { status: "success" }, 3_000).done, true);
-  assert.equal(S.reducePull(pull, { error: "no such model", code: "ollama_error" }, 0).failure.error, "no such model");
 });
 
 test("a turn from an old or foreign file is completed, and fetches nothing", () => {
