@@ -228,7 +228,7 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     },
     ("GET", "/metrics"): {"responses": {"200": _text("Metrics.", "text/plain")} | _errors()},
     ("GET", "/client.js"): {"responses": {"200": _text("The module.", "text/javascript")} | _errors()},
-    ("GET", "/client.d.ts"): {"responses": {"200": _text("Its types.", "application/typescript")} | _errors()},
+    ("GET", "/client.d.ts"): {"responses": {"200": _text("Its types.", "text/typescript")} | _errors()},
 }
 """What the code of a handler does not tell, for every route that a program may use."""
 

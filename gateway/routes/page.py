@@ -18,7 +18,7 @@ REVALIDATE = {"Cache-Control": "no-cache"}
 """Without this a browser may show yesterday's page after an upgrade."""
 
 mimetypes.init()  # reads files, which the first request would otherwise do in the event loop
-mimetypes.add_type("application/typescript", ".ts")  # else it is a video
+mimetypes.add_type("text/typescript", ".ts")  # else it is a video
 
 
 class Files(StaticFiles):
