@@ -5,22 +5,48 @@ Clients wait here and not in Ollama, which leaks the handler of a client that le
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
-from gateway.errors import Busy
+from gateway.errors import Busy, GatewayError
+
+
+class Admission(Protocol):
+    """At most so many tickets hold a slot; at most so many wait, first come, first served."""
+
+    @property
+    def active(self) -> int:
+        """How many hold a slot."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        ...
+
+    async def enter(self) -> "Ticket":
+        """Join the queue. Raises `Busy` when there is no place left."""
+        ...
+
+    def release(self, ticket: "Ticket") -> None:
+        """Give back a slot or a place in the queue; those behind move up."""
+        ...
 
 
 class Ticket:
-    """A place in the queue, later a slot at Ollama. `release` gives back whichever it is; it may be called twice."""
+    """A place in the queue, later a slot at Ollama. `release` gives back whichever it is; it may be called twice.
 
-    def __init__(self, admission: "Admission", on_move: Callable[[int], None]) -> None:
+    `on_move` gets each new `position`, 1 being the next to go.
+    """
+
+    def __init__(self, admission: Admission) -> None:
         self.position = 0
+        self.on_move: Callable[[int], None] | None = None
         self._admission = admission
-        self._on_move = on_move
-        self._admitted = asyncio.Event()
+        self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def admitted(self) -> None:
-        """Until this ticket has a slot."""
-        await self._admitted.wait()
+        """Until this ticket has a slot. Raises what it was refused with."""
+        await self._admitted
 
     def release(self) -> None:
         self._admission.release(self)
@@ -28,14 +54,26 @@ class Ticket:
     def move(self, position: int) -> None:
         """Take `position` in the queue; 0 is a slot."""
         if position == 0:
-            self._admitted.set()
+            if not self._admitted.done():
+                self._admitted.set_result(None)
         elif position != self.position:
             self.position = position
-            self._on_move(position)
+            if self.on_move is not None:
+                self.on_move(position)
+
+    def refuse(self, error: GatewayError) -> None:
+        """There will be no slot."""
+        if not self._admitted.done():
+            self._admitted.set_exception(error)
 
 
-class Admission:
-    """At most `max_active` tickets hold a slot; at most `max_queued` wait, first come, first served."""
+def full(active: int, queued: int) -> Busy:
+    """There is no place left."""
+    return Busy(f"{active} generations run and {queued} wait already. Try again in a moment.")
+
+
+class LocalAdmission:
+    """The queue of this process alone. See `Admission`."""
 
     def __init__(self, *, max_active: int, max_queued: int) -> None:
         self._max_active = max_active
@@ -51,20 +89,15 @@ class Admission:
     def queued(self) -> int:
         return len(self._queue)
 
-    def check(self) -> None:
-        """Raise `Busy` when there is no place left, before anything is made that would have to be unmade."""
-        if len(self._active) >= self._max_active and len(self._queue) >= self._max_queued:
-            raise Busy(f"{self.active} generations run and {self.queued} wait already. Try again in a moment.")
-
-    def enter(self, on_move: Callable[[int], None]) -> Ticket:
-        """Join the queue. `on_move` gets each new position, 1 being the next to go."""
-        ticket = Ticket(self, on_move)
+    async def enter(self) -> Ticket:
+        if self.active >= self._max_active and self.queued >= self._max_queued:
+            raise full(self.active, self.queued)
+        ticket = Ticket(self)
         self._queue.append(ticket)
         self._advance()
         return ticket
 
     def release(self, ticket: Ticket) -> None:
-        """Give back a slot or a place in the queue; those behind move up."""
         if ticket in self._active:
             self._active.remove(ticket)
         elif ticket in self._queue:

@@ -1,7 +1,8 @@
 """The composition root: what a gateway is made of, its routes and its lifespan."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -10,10 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount, Route
 
-from gateway.admission import Admission
+from gateway.admission import Admission, LocalAdmission
 from gateway.health import Readiness
 from gateway.hooks import Hook, HookError, HookRunner, find_hook
 from gateway.journal import Access, Journal
+from gateway.logs import LogStore
 from gateway.logs.memory import MemoryLogs
 from gateway.metrics import Metrics
 from gateway.models import Models
@@ -73,14 +75,8 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[GatewayState]:
         upstreams = _upstreams(settings)
-        logs = MemoryLogs(
-            max_stream_bytes=settings.max_stream_bytes,
-            max_log_bytes=settings.max_log_bytes,
-            retain_seconds=settings.retain_seconds,
-        )
         runner = HookRunner(hook, settings.hook_timeout) if hook else None
-        async with upstreams:
-            admission = Admission(max_active=settings.max_active, max_queued=settings.max_queued)
+        async with upstreams, _backend(settings) as (logs, admission, serve):
             metrics = Metrics(admission, logs)
             quotas = Quotas(
                 Quota(settings.client_max_streams, settings.client_max_queued, settings.client_starts_per_minute)
@@ -96,6 +92,7 @@ def create_app(settings: Settings) -> Starlette:
                 observers=[metrics, quotas, Journal()],
             )
             metrics.watch(streams)
+            serve(streams)
             models = Models(upstreams)
             yield {
                 "bounds": Bounds(settings.max_messages, settings.max_images, settings.max_prompt_chars),
@@ -111,7 +108,6 @@ def create_app(settings: Settings) -> Starlette:
                 "openapi": orjson.dumps(document(ROUTES)),
             }
             await streams.drain(0)
-        logs.close()
         if runner is not None:
             runner.close()
 
@@ -158,6 +154,33 @@ def _upstreams(settings: Settings) -> Upstreams:
             for number, url in enumerate(settings.upstreams, 1)
         ]
     )
+
+
+@asynccontextmanager
+async def _backend(
+    settings: Settings,
+) -> AsyncIterator[tuple[LogStore, Admission, Callable[[Streams], None]]]:
+    """Logs and queue, of this process or shared; the last makes streams known to those who share them."""
+    bounds: dict[str, Any] = {
+        "max_stream_bytes": settings.max_stream_bytes,
+        "max_log_bytes": settings.max_log_bytes,
+        "retain_seconds": settings.retain_seconds,
+    }
+    places = {"max_active": settings.max_active, "max_queued": settings.max_queued}
+    if not settings.redis_url:
+        memory = MemoryLogs(**bounds)
+        yield memory, LocalAdmission(**places), lambda _: None
+        memory.close()
+        return
+    from gateway.logs.redis import RedisLogs
+    from gateway.replicas import Replica
+    from gateway.shared_admission import SharedAdmission
+
+    replica = Replica(settings.redis_url)
+    logs = RedisLogs(replica, **bounds)
+    admission = SharedAdmission(replica, **places)
+    async with replica, logs, admission:
+        yield logs, admission, logs.serve
 
 
 def _rules(settings: Settings) -> Rules:

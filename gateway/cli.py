@@ -47,6 +47,8 @@ async def _serve(settings: Settings, sock: socket.socket) -> int:
         if settings.demo:
             url = await stack.enter_async_context(_simulator())
             settings = settings.model_copy(update={"ollama_url": url, "ollama_urls": ()})
+        if settings.redis_url:
+            await _check_redis(settings.redis_url)
         server = Server(
             config(
                 create_app(settings),
@@ -77,6 +79,15 @@ async def _simulator() -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+
+
+async def _check_redis(url: str) -> None:
+    try:
+        from gateway.replicas import unreachable
+    except ImportError:
+        raise ConfigurationError("GATEWAY_REDIS_URL: needs a package: pip install ollama-sse-gateway[redis].") from None
+    if problem := await unreachable(url):
+        raise ConfigurationError(f"GATEWAY_REDIS_URL: Redis is not there: {problem}.")
 
 
 def _refuse(line: str) -> int:

@@ -10,6 +10,7 @@ GatewayError
 ├── UpstreamError         Ollama is at fault
 │   ├── OllamaUnreachable  OllamaError  ModelNotFound
 │   └── BadUpstream  Truncated
+├── ProducerLost          the replica of the gateway that ran it is gone
 └── LimitReached          a time limit fired; the class names which
     └── ConnectTimeout  FirstTokenTimeout  IdleTimeout  TotalTimeout
 """
@@ -153,6 +154,14 @@ class BadUpstream(UpstreamError):
 
 class Truncated(UpstreamError):
     code = "truncated"
+
+
+class ProducerLost(GatewayError):
+    """The replica that ran a stream is gone, and how the answer would have gone on with it."""
+
+    code = "producer_lost"
+    status = 502
+    retryable = True
 
 
 class LimitReached(GatewayError):

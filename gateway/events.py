@@ -12,6 +12,10 @@ import orjson
 
 CONTENT_TYPE = "text/event-stream"
 
+LOST = 10**12
+"""The number of the terminal message when the replica that wrote a stream is gone. It may have shown its readers more
+than others know of; no stream has as many events."""
+
 _EVENT_ID = re.compile(r"([0-9a-z]{26,64})-([1-9][0-9]{0,17})")
 
 
@@ -46,9 +50,13 @@ def messages(sid: str, first: int, lines: Sequence[bytes]) -> list[bytes]:
     ]
 
 
-def end(sid: str, seq: int, payload: Mapping[str, object]) -> bytes:
-    """The `end` event: the last of every stream, and with an id, so that a reconnect after it can be told."""
-    return b"event: end\ndata: %b\nid: %b-%d\n\n" % (orjson.dumps(payload), sid.encode(), seq)
+def end(sid: str, seq: int, payload: Mapping[str, object], retry: int | None = None) -> bytes:
+    """The `end` event: the last of every stream, and with an id, so that a reconnect after it can be told.
+
+    `retry` is how many milliseconds a client shall wait before it reconnects.
+    """
+    wait = b"" if retry is None else b"retry: %d\n" % retry
+    return b"event: end\n%bdata: %b\nid: %b-%d\n\n" % (wait, orjson.dumps(payload), sid.encode(), seq)
 
 
 def sidecar(name: str, payload: Mapping[str, object]) -> bytes:

@@ -23,6 +23,8 @@ class Readiness:
         """Why it is not ready, in a word for a person; None when it is."""
         if self._streams.draining:
             return "The gateway is shutting down."
+        if self._streams.problem is not None:
+            return self._streams.problem
         problems = [server["problem"] for server in await self.servers()]
         return None if None in problems else problems[0]
 

@@ -2,6 +2,8 @@
 
 import ipaddress
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -27,13 +29,26 @@ class Quotas(Observer):
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
         self._running: dict[str, set[Generation]] = {}
+        self._starting: Counter[str] = Counter()
         self._starts: dict[str, deque[float]] = {}
 
-    def admit(self, client: str) -> None:
+    @contextmanager
+    def starting(self, client: str) -> Iterator[None]:
         """Count a start by this key or address. Raises `Busy` with status 429 when it has all it may have."""
+        self._admit(client)
+        self._starting[client] += 1  # or a burst of requests would pass the check before the first one runs
+        try:
+            yield
+        finally:
+            self._starting[client] -= 1
+            if not self._starting[client]:
+                del self._starting[client]
+
+    def _admit(self, client: str) -> None:
         running = self._running.get(client, set())
-        if self._quota.streams and len(running) >= self._quota.streams:
-            raise Busy(f"You have {len(running)} streams running, which is all you may have at once.", status=429)
+        count = len(running) + self._starting[client]
+        if self._quota.streams and count >= self._quota.streams:
+            raise Busy(f"You have {count} streams running, which is all you may have at once.", status=429)
         waiting = Counter(generation.phase for generation in running)[Phase.QUEUED]
         if self._quota.queued and waiting >= self._quota.queued:
             raise Busy(f"You have {waiting} requests waiting, which is all you may have in the queue.", status=429)

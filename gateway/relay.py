@@ -14,7 +14,7 @@ from enum import StrEnum
 import orjson
 
 from gateway import events
-from gateway.admission import Admission, Ticket
+from gateway.admission import Ticket
 from gateway.errors import (
     Cancelled,
     FirstTokenTimeout,
@@ -23,6 +23,7 @@ from gateway.errors import (
     InternalError,
     LimitReached,
     OllamaError,
+    ProducerLost,
     ShuttingDown,
     TotalTimeout,
     Truncated,
@@ -133,9 +134,12 @@ class Generation:
         """Whether viewers still wait for a first token, so that status events are due."""
         return self.outcome is None and self.phase in (Phase.QUEUED, Phase.LOADING, Phase.PROMPT)
 
-    def start(self, admission: Admission, attach_timeout: float) -> None:
-        """Take a place in the queue and run. A pull needs no slot: it keeps no model busy."""
-        ticket = None if self.job.kind is Kind.PULL else admission.enter(self._move)
+    def start(self, ticket: Ticket | None, attach_timeout: float) -> None:
+        """Run, as soon as the ticket has a slot. A pull needs none: it keeps no model busy."""
+        if ticket is not None:
+            ticket.on_move = self._move
+            if ticket.position:
+                self._move(ticket.position)
         self._unwatched = self._loop.call_later(max(attach_timeout, self._resume_window), self._abandon)
         self._task = self._loop.create_task(self._run(ticket))
         # a callback, because a task that is cancelled before its first step never runs a `finally`
@@ -173,6 +177,10 @@ class Generation:
                 self._unwatched = self._loop.call_later(self._resume_window, self._abandon)
             else:
                 self._abandon()
+
+    def await_return(self, seconds: float) -> None:
+        """Go on for so long at least when the last viewer leaves: it was sent away and will come back."""
+        self._resume_window = max(self._resume_window, seconds)
 
     def observe(self, loaded: bool) -> None:
         """Learn whether Ollama has the model in memory: if not, it loads it, else it reads the prompt."""
@@ -275,9 +283,12 @@ class Generation:
             "first_token_ms": self._since_creation(self.first_token_at),
             "elapsed_ms": self._since_creation(self.ended_at),
         }
-        # streams that a shutdown has ended must not all come back in one wave
-        retry = random.randint(*SHUTDOWN_RETRY_MS) if isinstance(error, ShuttingDown) else None
-        self.log.end(terminal, summary, retry)
+        if terminal is not None and isinstance(error, ProducerLost):
+            self.log.lose(terminal, summary)
+        else:
+            # streams that a shutdown has ended must not all come back in one wave
+            retry = random.randint(*SHUTDOWN_RETRY_MS) if isinstance(error, ShuttingDown) else None
+            self.log.end(terminal, summary, retry)
         if self._unwatched is not None:
             self._unwatched.cancel()
         if self._timer is not None:

@@ -7,8 +7,7 @@ from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
-from gateway.events import CONTENT_TYPE
-from gateway.sse import error_response
+from gateway.sse import error_response, is_event_source
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -34,8 +33,7 @@ def error_json(error: GatewayError, headers: dict[str, str] | None = None) -> Re
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    wants_events = request.method == "GET" and CONTENT_TYPE in request.headers.get("accept", "")
-    if wants_events and error.status not in REAL_STATUSES:
+    if is_event_source(request) and error.status not in REAL_STATUSES:
         return error_response(error)
     return error_json(error)
 

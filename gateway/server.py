@@ -49,6 +49,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         streams = self.lifespan.state["streams"]
+        if streams.shared:
+            self._leave_to_others(sockets or [])
+            streams.hand_over()
         drain = asyncio.create_task(streams.drain(self._drain_seconds))
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait([drain, hurry], return_when=asyncio.FIRST_COMPLETED)
@@ -59,6 +62,15 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         cut.cancel()
         hurry.cancel()
+
+    def _leave_to_others(self, sockets: list[socket.socket]) -> None:
+        """Take no more requests, neither on new connections nor on idle ones: a balancer then asks other replicas."""
+        for server in self.servers:
+            server.close()
+        for sock in sockets:
+            sock.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     async def _cut_off(self) -> None:
         """Cut the clients that do not read their end in time: uvicorn would log a traceback for each."""

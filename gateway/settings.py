@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     allow_preview: CliImplicitFlag[bool] = Field(
         False, description="Serve POST /api/preview, which shows what Ollama would be sent, system prompts included."
     )
+    redis_url: str = Field("", description="Redis that several replicas share, as redis://host:6379/0; else memory.")
     log_format: Literal["console", "json"] = Field("console", description="Log lines for a person, or JSON objects.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     client_timeout: PositiveSeconds = Field(
@@ -140,6 +141,13 @@ class Settings(BaseSettings):
         if len(set(urls)) < len(urls):
             raise ValueError("must name each server once")
         return urls
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: str) -> str:
+        if value and not re.match(r"(rediss?|unix)://.", value):
+            raise ValueError("is not an address such as redis://host:6379/0")
+        return value
 
     @field_validator("api_keys")
     @classmethod

@@ -1,16 +1,18 @@
 """A log cursor as an HTTP response, by sse-starlette's `EventSourceResponse`."""
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import orjson
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import AppStatus, EventSourceResponse
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import events
 from gateway.errors import GatewayError
-from gateway.logs import EventLog
 from gateway.streams import Streams
 
 HEADERS = {
@@ -27,15 +29,13 @@ AppStatus.enable_automatic_graceful_drain = False
 
 
 class StreamResponse(EventSourceResponse):
-    """Stream `sid` from after event `after`, with a ping comment every `ping_interval` seconds.
+    """Stream `sid` as its log reads, with a ping comment every `ping_interval` seconds.
 
     Its client counts as a viewer from the first to the last moment of the response.
     """
 
-    def __init__(self, streams: Streams, sid: str, log: EventLog, after: int, ping_interval: float) -> None:
-        super().__init__(
-            log.read(after), headers=HEADERS, ping=ping_interval, ping_message_factory=lambda: _PING, sep="\n"
-        )
+    def __init__(self, streams: Streams, sid: str, chunks: AsyncIterator[bytes], ping_interval: float) -> None:
+        super().__init__(chunks, headers=HEADERS, ping=ping_interval, ping_message_factory=lambda: _PING, sep="\n")
         self._streams = streams
         self._sid = sid
 
@@ -57,6 +57,11 @@ class StreamResponse(EventSourceResponse):
         # around the call and not in the generator: one that is cancelled before its first step runs no `finally`
         with self._streams.watching(self._sid), suppress(ConnectionResetError):
             await super().__call__(scope, receive_and_note, send_unless_gone)
+
+
+def is_event_source(request: Request[Any]) -> bool:
+    """Whether the client behaves like `EventSource`: it reads no body but that of a 200, and returns when cut off."""
+    return request.method == "GET" and events.CONTENT_TYPE in request.headers.get("accept", "")
 
 
 def error_response(error: GatewayError) -> Response:

@@ -6,13 +6,16 @@ from contextlib import contextmanager
 
 from gateway import events
 from gateway.admission import Admission
-from gateway.errors import Cancelled, ShuttingDown
+from gateway.errors import Cancelled, GatewayError, ShuttingDown
 from gateway.logs import EventLog, LogStore
 from gateway.pulse import Pulse
 from gateway.relay import Generation, Job, Kind, Limits
 from gateway.upstreams import Upstreams
 
 RETRY_MS = 1000
+
+HAND_OVER_RETRY_MS = 100
+"""How soon a viewer shall ask another replica: it reads in the middle of an answer."""
 
 
 class Observer:
@@ -61,22 +64,29 @@ class Streams:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, job: Job, resume_window: float = 0) -> Generation:
+    async def start(self, job: Job, resume_window: float = 0) -> Generation:
         """Start a job, or join the pull of the same model that runs. Raises `Busy` or `ShuttingDown`."""
         if self.draining:
             raise ShuttingDown("The gateway is shutting down and takes no new requests.")
+        ticket = None
         if job.kind is Kind.PULL:
             for generation in self._running.values():
                 if generation.job == job:
                     return generation
         else:
-            self._admission.check()
+            ticket = await self._admission.enter()
         sid = events.new_sid()
         meta = {"v": 1, "id": sid, "url": stream_url(sid), "kind": job.kind, "model": job.model}
+        try:
+            log = await self._logs.create(sid, events.retry(RETRY_MS) + events.sidecar("meta", meta))
+        except BaseException:
+            if ticket is not None:
+                ticket.release()
+            raise
         generation = Generation(
             sid,
             job,
-            self._logs.create(sid, events.retry(RETRY_MS) + events.sidecar("meta", meta)),
+            log,
             upstreams=self._upstreams,
             limits=self._limits,
             resume_window=min(resume_window, self._max_resume_window),
@@ -87,7 +97,7 @@ class Streams:
         self._idle.clear()
         for observer in self._observers:
             observer.started(generation)
-        generation.start(self._admission, self._attach_timeout)
+        generation.start(ticket, self._attach_timeout)
         self._pulse.follow(generation)
         return generation
 
@@ -101,28 +111,67 @@ class Streams:
         """What they hold."""
         return self._logs.size
 
-    def log(self, sid: str) -> EventLog | None:
-        """The log of a stream that runs, or ended a while ago; None when it is not held (any more)."""
-        return self._logs.get(sid)
+    async def log(self, sid: str) -> EventLog | None:
+        """The log of a stream that runs, or ended a while ago; None when it is not held (any more). Raises `Busy`."""
+        return await self._logs.find(sid)
+
+    async def stop_anywhere(self, sid: str) -> None:
+        """Stop a stream if it runs, here or at another replica. Raises `Busy` when that cannot be told."""
+        if sid in self._running:
+            self.stop(sid)
+        else:
+            await self._logs.stop(sid)
 
     def stop(self, sid: str) -> None:
-        """Stop a stream if it runs."""
+        """Stop a stream if it runs here."""
         if generation := self._running.get(sid):
             generation.stop(Cancelled("Stopped on request."))
+
+    def joined(self, sid: str) -> None:
+        """Another replica has viewers of a stream that runs here."""
+        if generation := self._running.get(sid):
+            generation.join()
+
+    def left(self, sid: str) -> None:
+        """That replica has none any more."""
+        if generation := self._running.get(sid):
+            generation.leave()
+
+    def lost(self, sid: str, error: GatewayError) -> None:
+        """The other replicas have ended a stream that runs here."""
+        if generation := self._running.get(sid):
+            generation.stop(error)
 
     @contextmanager
     def watching(self, sid: str) -> Iterator[None]:
         """Count a viewer for as long as it is there."""
-        generation = self._running.get(sid)
+        writer = self._running.get(sid) or self._logs.elsewhere(sid)
         self.viewers += 1
-        if generation:
-            generation.join()
+        if writer:
+            writer.join()
         try:
             yield
         finally:
             self.viewers -= 1
-            if generation:
-                generation.leave()
+            if writer:
+                writer.leave()
+
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas serve the same streams."""
+        return self._logs.shared
+
+    @property
+    def problem(self) -> str | None:
+        """Why streams can be neither started nor found, in a word for a person; None when they can."""
+        return self._logs.problem
+
+    def hand_over(self) -> None:
+        """Take nothing new, and send viewers who return by themselves to other replicas, while what runs goes on."""
+        self.draining = True
+        for generation in self._running.values():
+            generation.await_return(self._attach_timeout)
+        self._logs.dismiss(HAND_OVER_RETRY_MS)
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, let what runs finish for up to `seconds`, then end the rest with `shutting_down`."""

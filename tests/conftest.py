@@ -8,6 +8,8 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from tests.redis_server import Redis, redis_server
+
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -28,6 +30,20 @@ def no_blocking() -> Iterator[BlockBuster]:
             function.can_block_in("gateway/app.py", "_read_presets")  # at the start, and on SIGHUP
             function.can_block_in("coverage/collector.py", "lock_data")  # against the threads of hooks
         yield guard
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[Redis]:
+    """A Redis for all tests of a session."""
+    with redis_server() as redis:
+        yield redis
+
+
+@pytest.fixture
+def redis(redis_process: Redis) -> Redis:
+    """A Redis with nothing in it."""
+    redis_process.run("FLUSHALL")
+    return redis_process
 
 
 @pytest.fixture

@@ -1,40 +1,31 @@
 """The queue in front of Ollama: fair, bounded, and without a leak."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission import Admission, Ticket
+from gateway.admission import LocalAdmission, Ticket
 from gateway.errors import Busy
 
 
-def nobody(position: int) -> None:
-    raise AssertionError("it does not wait")
-
-
 def admitted(ticket: Ticket) -> bool:
-    waiting = ticket.admitted()
-    try:
-        waiting.send(None)
-    except StopIteration:
-        return True
-    waiting.close()
-    return False
+    return ticket._admitted.done()
 
 
 async def test_first_come_first_served() -> None:
-    admission = Admission(max_active=2, max_queued=10)
+    admission = LocalAdmission(max_active=2, max_queued=10)
     moves: list[tuple[str, int]] = []
 
-    def tell(name: str) -> Callable[[int], None]:
-        return lambda position: moves.append((name, position))
+    async def enter(name: str) -> Ticket:
+        ticket = await admission.enter()
+        moves.append((name, ticket.position))
+        ticket.on_move = lambda position: moves.append((name, position))
+        return ticket
 
-    first, second = admission.enter(nobody), admission.enter(nobody)
-    waiting = [admission.enter(tell(name)) for name in "abc"]
+    first, second = await admission.enter(), await admission.enter()
+    waiting = [await enter(name) for name in "abc"]
     assert [admitted(ticket) for ticket in (first, second, *waiting)] == [True, True, False, False, False]
     assert moves == [("a", 1), ("b", 2), ("c", 3)]
     assert (admission.active, admission.queued) == (2, 3)
@@ -53,44 +44,43 @@ async def test_first_come_first_served() -> None:
 
 async def test_release_twice() -> None:
     """What was given back is not given back again: else a slot would be had twice."""
-    admission = Admission(max_active=1, max_queued=10)
-    first, second, third = admission.enter(nobody), admission.enter(print), admission.enter(print)
+    admission = LocalAdmission(max_active=1, max_queued=10)
+    first, second, third = [await admission.enter() for _ in range(3)]
     first.release()
     first.release()
     assert (admitted(second), admitted(third)) == (True, False)
 
 
-def test_busy() -> None:
-    admission = Admission(max_active=1, max_queued=1)
-    admission.check()
-    admission.enter(nobody)
-    admission.check()
-    second = admission.enter(print)
+async def test_busy() -> None:
+    admission = LocalAdmission(max_active=1, max_queued=1)
+    await admission.enter()
+    second = await admission.enter()
     with pytest.raises(Busy) as raised:
-        admission.check()
+        await admission.enter()
     assert raised.value.retry_after
     assert raised.value.retryable
     second.release()
-    admission.check()
+    await admission.enter()
 
 
-def test_no_queue() -> None:
-    admission = Admission(max_active=1, max_queued=0)
-    admission.check()
-    admission.enter(nobody)
+async def test_no_queue() -> None:
+    admission = LocalAdmission(max_active=1, max_queued=0)
+    await admission.enter()
     with pytest.raises(Busy):
-        admission.check()
+        await admission.enter()
 
 
 @given(st.integers(1, 3), st.lists(st.one_of(st.none(), st.integers(0, 20)), max_size=40))
 async def test_any_order_of_coming_and_going(max_active: int, steps: list[int | None]) -> None:
     """None is one more ticket, a number the release of one: always the oldest run, the others know their place."""
-    admission = Admission(max_active=max_active, max_queued=100)
+    admission = LocalAdmission(max_active=max_active, max_queued=100)
     here: list[tuple[Ticket, list[int]]] = []
     for step in steps:
         if step is None:
-            positions: list[Any] = []
-            here.append((admission.enter(positions.append), positions))
+            ticket = await admission.enter()
+            positions = [ticket.position]
+            ticket.on_move = positions.append
+            here.append((ticket, positions))
         elif here:
             here.pop(step % len(here))[0].release()
         # who has a slot keeps it; of the others the oldest come first

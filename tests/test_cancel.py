@@ -213,7 +213,7 @@ async def test_viewer_who_leaves_a_stream_that_never_pauses() -> None:
     turns = 0
     async with gateway(Simulator()) as gw:
         logs = MemoryLogs(max_stream_bytes=10**9, max_log_bytes=10**9, retain_seconds=1)
-        log = logs.create("0" * 32, b"")
+        log = await logs.create("0" * 32, b"")
         loop = asyncio.get_running_loop()
         sent = asyncio.Event()
 
@@ -234,7 +234,7 @@ async def test_viewer_who_leaves_a_stream_that_never_pauses() -> None:
 
         loop.call_soon(turn)
         scope = {"type": "http", "method": "GET"}
-        await StreamResponse(gw.state["streams"], log.sid, log, 0, 15)(scope, leave_after_the_first, send)
+        await StreamResponse(gw.state["streams"], log.sid, log.read(0), 15)(scope, leave_after_the_first, send)
     assert turns < most / 10
 
 
@@ -347,11 +347,11 @@ async def test_stop_after_each_step(answer: Answer) -> None:
         registry = gw.state["streams"]
         turns, outcome = 0, "cancelled"
         while outcome == "cancelled" and turns < 60:
-            generation = registry.start(job)
+            generation = await registry.start(job)
             for _ in range(turns):
                 await asyncio.sleep(0)
             registry.stop(generation.sid)
-            log = registry.log(generation.sid)
+            log = await registry.log(generation.sid)
             assert log is not None
             outcome, _ = ending(parsed(b"".join([piece async for piece in log.read(0)])))
             await generation.finished()

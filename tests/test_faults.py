@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admission import Admission
+from gateway.admission import LocalAdmission
 from gateway.demo import Simulator
 from gateway.demo.faults import FAULTS
 from gateway.logs.memory import MemoryLogs
@@ -266,7 +266,7 @@ async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
     registry = Streams(
         Upstreams([ollama]),  # and never opened
         logs,
-        Admission(max_active=1, max_queued=0),
+        LocalAdmission(max_active=1, max_queued=0),
         Pulse(1),
         limits=Limits(0, 0, 0),
         attach_timeout=10,
@@ -274,7 +274,7 @@ async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
         observers=[],
     )
     for _ in range(2):
-        generation = registry.start(Job(Kind.CHAT, "m", b"{}"))
+        generation = await registry.start(Job(Kind.CHAT, "m", b"{}"))
         await generation.finished()
         text = b"".join([chunk async for chunk in generation.log.read(0)])
         assert text.count(b'"code":"internal_error"') == text.count(b"event: end") == 1

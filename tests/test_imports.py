@@ -19,7 +19,8 @@ ORDER = [
     ["gateway.routes.streams", "gateway.routes.models", "gateway.routes.health", "gateway.routes.page"],
     ["gateway.relay", "gateway.sse"],
     ["gateway.upstreams"],
-    ["gateway.ollama", "gateway.logs", "gateway.logs.memory"],
+    ["gateway.logs.redis", "gateway.shared_admission"],
+    ["gateway.ollama", "gateway.logs", "gateway.logs.memory", "gateway.replicas"],
     ["gateway.ndjson", "gateway.events"],
     ["gateway.errors"],
 ]
@@ -78,6 +79,7 @@ def test_pure_modules(module: str) -> None:
         ("sse_starlette", {"gateway.sse"}),
         ("pydantic_settings", {"gateway.settings"}),
         ("prometheus_client", {"gateway.metrics"}),
+        ("redis", {"gateway.replicas", "gateway.logs.redis", "gateway.shared_admission"}),
         ("gateway.settings", {"gateway.cli", "gateway.app"}),
         ("gateway.demo", {"gateway.cli"}),
     ],

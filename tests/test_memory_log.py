@@ -1,7 +1,7 @@
 """What every kind of log promises: one suite, for each backend."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -11,31 +11,40 @@ from gateway import events
 from gateway.errors import Busy, TooLarge
 from gateway.logs import EventLog, LogStore
 from gateway.logs.memory import CHUNK_BYTES, MemoryLogs
+from gateway.logs.redis import RedisLogs
+from gateway.replicas import Replica
+from tests.redis_server import Redis
 from tests.sse import Event, parse
 
 HEAD = events.retry(1000) + events.sidecar("meta", {"v": 1})
 SUMMARY = {"outcome": "complete"}
 LIMITS = {"max_stream_bytes": 10**6, "max_log_bytes": 10**7, "retain_seconds": 60.0}
 
-Open = Callable[..., LogStore]
+Open = Callable[..., Awaitable[LogStore]]
 
 
-@pytest.fixture(params=["memory"])
-async def open_logs(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
+@pytest.fixture(params=["memory", "redis"])
+async def open_logs(request: pytest.FixtureRequest, redis: Redis) -> AsyncIterator[Open]:
     """Opens a store with some of the limits changed."""
     async with AsyncExitStack() as stack:
 
-        def memory(**limits: Any) -> LogStore:
+        async def memory(**limits: Any) -> LogStore:
             logs = MemoryLogs(**LIMITS | limits)
             stack.callback(logs.close)
             return logs
 
-        yield {"memory": memory}[request.param]
+        async def shared(**limits: Any) -> LogStore:
+            replica = Replica(redis.url)
+            logs = RedisLogs(replica, **LIMITS | limits)
+            await stack.enter_async_context(replica)
+            return await stack.enter_async_context(logs)
+
+        yield {"memory": memory, "redis": shared}[request.param]
 
 
 @pytest.fixture
-def logs(open_logs: Open) -> LogStore:
-    return open_logs()
+async def logs(open_logs: Open) -> LogStore:
+    return await open_logs()
 
 
 def sid(number: int) -> str:
@@ -74,16 +83,16 @@ def numbers(events: list[Event]) -> list[int]:
 
 
 async def test_a_new_log_is_empty(logs: LogStore) -> None:
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     assert (log.last, log.ended) == (0, False)
-    assert logs.get(sid(1)) is not None
-    assert logs.get(sid(2)) is None
+    assert await logs.find(sid(1)) is not None
+    assert await logs.find(sid(2)) is None
     assert len(logs) == 1
 
 
 async def test_a_reader_gets_head_events_and_end(logs: LogStore) -> None:
     """In this order, numbered from 1, the bytes untouched; the `end` event has the last number."""
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     log.append([b'{"a":1}', b'{"b":\r2}'])
     log.end(b'{"done":true}', SUMMARY)
     assert (log.last, log.ended) == (4, True)
@@ -96,7 +105,7 @@ async def test_a_reader_gets_head_events_and_end(logs: LogStore) -> None:
 
 async def test_an_end_without_a_terminal_message(logs: LogStore) -> None:
     """Where Ollama's own last line was the terminal message, only `end` follows."""
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     log.append([b'{"done":true}'])
     log.end(None, SUMMARY)
     assert [event.name for event in await read(log)] == ["meta", "message", "end"]
@@ -105,7 +114,7 @@ async def test_an_end_without_a_terminal_message(logs: LogStore) -> None:
 
 async def test_an_end_may_set_the_time_to_reconnect(logs: LogStore) -> None:
     """Also for a reader that has all but the end; the block is no event of its own."""
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     log.append([b"{}"])
     log.end(b'{"error":""}', SUMMARY, retry=1234)
     async with aclosing(log.read(2)) as chunks:  # type: ignore[type-var]
@@ -116,14 +125,14 @@ async def test_an_end_may_set_the_time_to_reconnect(logs: LogStore) -> None:
 
 @pytest.mark.parametrize("after", range(7))
 async def test_a_reader_goes_on_after_what_it_has_seen(logs: LogStore, after: int) -> None:
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     log.append([b"{}"] * 5)
     log.end(None, SUMMARY)
     assert numbers(await read(log, after)) == list(range(after + 1, 7))
 
 
 async def test_live_readers_see_each_event_when_it_comes(logs: LogStore) -> None:
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     async with aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
         assert await anext(chunks) == HEAD
         for number in range(1, 4):
@@ -140,7 +149,7 @@ async def test_live_readers_see_each_event_when_it_comes(logs: LogStore) -> None
 
 async def test_readers_at_any_time_read_the_same(logs: LogStore) -> None:
     """Live, late, resuming and after the end: one code path, the same bytes."""
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     readers: list[asyncio.Task[list[Event]]] = []
     for number in range(100):
         readers.append(asyncio.create_task(read(log)))
@@ -156,7 +165,7 @@ async def test_readers_at_any_time_read_the_same(logs: LogStore) -> None:
 
 
 async def test_a_reader_that_is_cancelled_takes_no_other_with_it(logs: LogStore) -> None:
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     leaving, staying = [asyncio.create_task(read(log)) for _ in range(2)]
     await settle()
     leaving.cancel()
@@ -172,7 +181,7 @@ async def test_a_reader_that_is_cancelled_takes_no_other_with_it(logs: LogStore)
 
 async def test_a_reader_that_is_slow_misses_nothing(logs: LogStore) -> None:
     """It holds nobody up, and reads on in chunks of a bearable size."""
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     async with aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
         first = await anext(chunks)
         for _ in range(1000):
@@ -185,7 +194,7 @@ async def test_a_reader_that_is_slow_misses_nothing(logs: LogStore) -> None:
 
 
 async def test_an_event_larger_than_a_chunk(logs: LogStore) -> None:
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     log.append([b"{}", b'"%b"' % (b"x" * 3 * CHUNK_BYTES), b"{}"])
     log.end(None, SUMMARY)
     assert numbers(await read(log)) == [1, 2, 3, 4]
@@ -193,7 +202,7 @@ async def test_an_event_larger_than_a_chunk(logs: LogStore) -> None:
 
 async def test_notices_are_shown_live_and_not_kept(logs: LogStore) -> None:
     """Who is there sees each; who comes later sees the newest; after the first event there are none."""
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     live = asyncio.create_task(read(log))
     await settle()
     for number in range(3):
@@ -209,7 +218,7 @@ async def test_notices_are_shown_live_and_not_kept(logs: LogStore) -> None:
 
 
 async def test_a_reader_far_behind_sees_some_notices(logs: LogStore) -> None:
-    log = logs.create(sid(1), HEAD)
+    log = await logs.create(sid(1), HEAD)
     live = asyncio.create_task(read(log))
     await settle()
     for number in range(1000):
@@ -223,8 +232,8 @@ async def test_a_reader_far_behind_sees_some_notices(logs: LogStore) -> None:
 
 async def test_a_stream_has_a_bound(open_logs: Open) -> None:
     """What would cross it is refused whole; what was there stays, and the end can always be written."""
-    logs = open_logs(max_stream_bytes=1000)
-    log = logs.create(sid(1), HEAD)
+    logs = await open_logs(max_stream_bytes=1000)
+    log = await logs.create(sid(1), HEAD)
     log.append([b"{}"])
     with pytest.raises(TooLarge, match="GATEWAY_MAX_STREAM_BYTES"):
         log.append([b"{}", b'"%b"' % (b"x" * 1000)])
@@ -235,16 +244,16 @@ async def test_a_stream_has_a_bound(open_logs: Open) -> None:
 
 async def test_all_streams_together_have_a_bound(open_logs: Open) -> None:
     """Running streams are never evicted: the one that asks for more gets `busy`, and may still end."""
-    logs = open_logs(max_log_bytes=2000)
-    first, second = [logs.create(sid(number), HEAD) for number in (1, 2)]
+    logs = await open_logs(max_log_bytes=2000)
+    first, second = [await logs.create(sid(number), HEAD) for number in (1, 2)]
     first.append([b'"%b"' % (b"x" * 1500)])
     with pytest.raises(Busy, match="GATEWAY_MAX_LOG_BYTES"):
         second.append([b'"%b"' % (b"x" * 1000)])
     second.end(b'{"error":""}', SUMMARY)
     assert numbers(await read(second)) == [1, 2]
     with pytest.raises(Busy):
-        logs.create(sid(3), HEAD * 100)
-    assert logs.get(sid(3)) is None
+        await logs.create(sid(3), HEAD * 100)
+    assert await logs.find(sid(3)) is None
     assert numbers(await read_so_far(first)) == [1]
 
 
@@ -253,36 +262,38 @@ async def read_so_far(log: EventLog) -> list[Event]:
         return parsed([await anext(chunks)])
 
 
+@pytest.mark.parametrize("open_logs", ["memory"], indirect=True)  # others find them a little longer
 async def test_ended_streams_make_room_oldest_first(open_logs: Open) -> None:
-    logs = open_logs(max_log_bytes=4000)
+    logs = await open_logs(max_log_bytes=4000)
     for number in (1, 2, 3):
-        log = logs.create(sid(number), HEAD)
+        log = await logs.create(sid(number), HEAD)
         log.append([b'"%b"' % (b"x" * 800)])
     for number in (2, 1):
-        ended = logs.get(sid(number))
+        ended = await logs.find(sid(number))
         assert ended is not None
         ended.end(None, SUMMARY)
-    running = logs.get(sid(3))
+    running = await logs.find(sid(3))
     assert running is not None
     running.append([b'"%b"' % (b"x" * 1000)])
-    assert [logs.get(sid(number)) is not None for number in (1, 2, 3)] == [True, False, True]
+    assert [await logs.find(sid(number)) is not None for number in (1, 2, 3)] == [True, False, True]
     running.append([b'"%b"' % (b"x" * 1000)])
-    assert [logs.get(sid(number)) is not None for number in (1, 2, 3)] == [False, False, True]
+    assert [await logs.find(sid(number)) is not None for number in (1, 2, 3)] == [False, False, True]
 
 
+@pytest.mark.parametrize("open_logs", ["memory"], indirect=True)  # others find them a little longer
 async def test_ended_streams_go_when_their_time_is_over(open_logs: Open) -> None:
     """Each counted from its own end, and all that they held is given back; a running one stays for ever."""
-    logs = open_logs(retain_seconds=0.05)
-    running = logs.create(sid(0), HEAD)
+    logs = await open_logs(retain_seconds=0.05)
+    running = await logs.create(sid(0), HEAD)
     size = logs.size
     for number in (1, 2, 3):
-        log = logs.create(sid(number), HEAD)
+        log = await logs.create(sid(number), HEAD)
         log.append([b"{}"] * number)
         log.end(b"{}", SUMMARY)
         assert numbers(await read(log)) == list(range(1, number + 3))
         await asyncio.sleep(0.01)
     await shrunk(logs, 1)
-    assert [logs.get(sid(number)) is not None for number in range(4)] == [True, False, False, False]
+    assert [await logs.find(sid(number)) is not None for number in range(4)] == [True, False, False, False]
     assert logs.size == size
     running.end(None, SUMMARY)
     await shrunk(logs, 0)
@@ -291,8 +302,8 @@ async def test_ended_streams_go_when_their_time_is_over(open_logs: Open) -> None
 
 async def test_a_reader_of_a_stream_that_goes_is_not_left_hanging(open_logs: Open) -> None:
     """One that stalled until the stream's time was over learns that nothing more comes."""
-    logs = open_logs(retain_seconds=0)
-    log = logs.create(sid(1), HEAD)
+    logs = await open_logs(retain_seconds=0)
+    log = await logs.create(sid(1), HEAD)
     async with asyncio.timeout(10), aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
         await anext(chunks)
         log.append([b"{}"])
@@ -302,8 +313,8 @@ async def test_a_reader_of_a_stream_that_goes_is_not_left_hanging(open_logs: Ope
 
 
 async def test_a_reader_that_waits_reads_the_end_though_nothing_is_retained(open_logs: Open) -> None:
-    logs = open_logs(retain_seconds=0)
-    log = logs.create(sid(1), HEAD)
+    logs = await open_logs(retain_seconds=0)
+    log = await logs.create(sid(1), HEAD)
     reader = asyncio.create_task(read(log))
     await settle()
     log.append([b"{}"])

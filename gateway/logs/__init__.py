@@ -17,6 +17,11 @@ class EventLog(Protocol):
         ...
 
     @property
+    def behind(self) -> bool:
+        """Whether readers elsewhere may have seen events that are not here yet."""
+        ...
+
+    @property
     def ended(self) -> bool:
         """Whether the `end` event is in the log, so that nothing can follow."""
         ...
@@ -36,13 +41,42 @@ class EventLog(Protocol):
         """
         ...
 
-    def read(self, after: int) -> AsyncIterator[bytes]:
-        """Whole events, several to a chunk: the head, all events after `seq` `after`, then live until the end."""
+    def lose(self, terminal: bytes, payload: Mapping[str, object]) -> None:
+        """End it for readers of any place: their last messages have the numbers from `events.LOST` on."""
+        ...
+
+    def read(self, after: int, returns: bool = False) -> AsyncIterator[bytes]:
+        """Whole events, several to a chunk: the head, all events after `seq` `after`, then live until the end.
+
+        A reader that `returns` by itself may be sent away before it, to read on at another replica.
+        """
+        ...
+
+
+class Watched(Protocol):
+    """What is to be told of viewers."""
+
+    def join(self) -> None:
+        """A viewer has come."""
+        ...
+
+    def leave(self) -> None:
+        """A viewer has gone."""
         ...
 
 
 class LogStore(Protocol):
-    """Where logs live: made with a stream, kept for a while after its end. `len` counts them."""
+    """Where logs live: made with a stream, kept for a while after its end. `len` counts those held here."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas serve the same logs."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why logs can be neither made nor found, in a word for a person; None when they can."""
+        ...
 
     @property
     def size(self) -> int:
@@ -51,10 +85,22 @@ class LogStore(Protocol):
 
     def __len__(self) -> int: ...
 
-    def create(self, sid: str, head: bytes) -> EventLog:
+    async def create(self, sid: str, head: bytes) -> EventLog:
         """A new log. `head` is what every reader gets first. Raises `Busy` when there is no room."""
         ...
 
-    def get(self, sid: str) -> EventLog | None:
-        """The log of a stream that runs or is retained."""
+    async def find(self, sid: str) -> EventLog | None:
+        """The log of a stream that runs or is retained, wherever it runs. Raises `Busy` when that cannot be told."""
+        ...
+
+    def elsewhere(self, sid: str) -> Watched | None:
+        """The writer of a stream that was found, when it is another replica that still writes."""
+        ...
+
+    async def stop(self, sid: str) -> None:
+        """Tell the replica that writes a stream, if it is another one, to stop it. Raises `Busy`."""
+        ...
+
+    def dismiss(self, retry: int) -> None:
+        """Send away every reader that returns by itself, to another replica, in `retry` milliseconds."""
         ...

@@ -24,6 +24,9 @@ class MemoryLogs:
     `retain_seconds` counts from a stream's end.
     """
 
+    shared = False
+    problem: str | None = None
+
     def __init__(self, *, max_stream_bytes: int, max_log_bytes: int, retain_seconds: float) -> None:
         self.size = 0
         self.max_stream_bytes = max_stream_bytes
@@ -36,14 +39,27 @@ class MemoryLogs:
     def __len__(self) -> int:
         return len(self._logs)
 
-    def create(self, sid: str, head: bytes) -> "MemoryLog":
+    async def create(self, sid: str, head: bytes) -> "MemoryLog":
         log = MemoryLog(self, sid, head)
-        self.reserve(len(head))
-        self._logs[sid] = log
+        self.hold(log)
         return log
 
-    def get(self, sid: str) -> "MemoryLog | None":
+    async def find(self, sid: str) -> "MemoryLog | None":
         return self._logs.get(sid)
+
+    def elsewhere(self, sid: str) -> None:
+        return None
+
+    async def stop(self, sid: str) -> None:
+        return
+
+    def dismiss(self, retry: int) -> None:
+        return
+
+    def hold(self, log: "MemoryLog") -> None:
+        """Keep a log. Raises `Busy` when there is no room."""
+        self.reserve(log.size)
+        self._logs[log.sid] = log
 
     def reserve(self, size: int) -> None:
         """Count `size` more bytes, evicting ended logs, oldest first. Raises `Busy` when that is not enough."""
@@ -56,10 +72,9 @@ class MemoryLogs:
             )
         self.size += size
 
-    def retain(self, log: "MemoryLog", extra: int) -> None:
-        """Count the `extra` bytes of the last events, which no bound may prevent, and start the log's retention."""
+    def retain(self, log: "MemoryLog") -> None:
+        """Start the retention of a log that has ended."""
         loop = asyncio.get_running_loop()
-        self.size += extra
         self._expiry[log.sid] = loop.time() + self._retain_seconds
         if self._timer is None:
             self._timer = loop.call_later(self._retain_seconds, self._expire)
@@ -81,7 +96,7 @@ class MemoryLogs:
             self._drop(sid)
 
     def _drop(self, sid: str) -> None:
-        del self._expiry[sid]
+        self._expiry.pop(sid, None)
         log = self._logs.pop(sid)
         self.size -= log.size
         log.drop()
@@ -89,6 +104,8 @@ class MemoryLogs:
 
 class MemoryLog:
     """One stream's log. See `EventLog`."""
+
+    behind = False
 
     def __init__(self, logs: MemoryLogs, sid: str, head: bytes) -> None:
         self.sid = sid
@@ -99,6 +116,8 @@ class MemoryLog:
         self._frames: list[bytes] = []  # the event with `seq` n stands at n - 1
         self._notices: deque[bytes] = deque(maxlen=NOTICES)
         self._announced = 0
+        self._farewell = b""  # for readers who return
+        self._last_words = b""  # for all, wherever they are
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -107,18 +126,7 @@ class MemoryLog:
         return len(self._frames)
 
     def append(self, lines: Sequence[bytes]) -> None:
-        frames = events.messages(self.sid, self.last + 1, lines)
-        size = _size(frames)
-        if self.size + size > self._logs.max_stream_bytes:
-            raise TooLarge(
-                f"The answer is longer than the {self._logs.max_stream_bytes} bytes kept of one stream "
-                "(GATEWAY_MAX_STREAM_BYTES)."
-            )
-        self._logs.reserve(size)
-        self.size += size
-        self._frames += frames
-        self._notices.clear()
-        self._wake()
+        self._extend(events.messages(self.sid, self.last + 1, lines))
 
     def announce(self, frame: bytes) -> None:
         if not self._frames:
@@ -128,21 +136,26 @@ class MemoryLog:
 
     def end(self, terminal: bytes | None, payload: Mapping[str, object], retry: int | None = None) -> None:
         frames = events.messages(self.sid, self.last + 1, [] if terminal is None else [terminal])
-        end = events.end(self.sid, self.last + len(frames) + 1, payload)
-        frames.append(end if retry is None else events.retry(retry) + end)
-        size = _size(frames)
-        self.size += size
+        frames.append(events.end(self.sid, self.last + len(frames) + 1, payload, retry))
         self._frames += frames
-        self._notices.clear()
-        self.ended = True
-        self._logs.retain(self, size)
+        self._finish(_size(frames))
+
+    def lose(self, terminal: bytes, payload: Mapping[str, object]) -> None:
+        if not self.ended:
+            message = events.messages(self.sid, events.LOST, [terminal])
+            self._last_words = b"".join([*message, events.end(self.sid, events.LOST + 1, payload)])
+            self._finish(len(self._last_words))
+
+    def dismiss(self, farewell: bytes) -> None:
+        """Send readers who return away with these words, as soon as they have an id to return with."""
+        self._farewell = farewell
         self._wake()
 
     def drop(self) -> None:
         """Let go of everything, also under a reader that stalled; it is told nothing is left when it wakes."""
         self._frames = []
 
-    async def read(self, after: int) -> AsyncIterator[bytes]:
+    async def read(self, after: int, returns: bool = False) -> AsyncIterator[bytes]:
         chunk = self._head
         shown = max(self._announced - 1, 0)
         while True:
@@ -157,9 +170,40 @@ class MemoryLog:
                 yield chunk
                 chunk = b""
             elif self.ended:
+                if self._last_words:
+                    yield self._last_words
+                return
+            elif returns and self._farewell and after:
+                yield self._farewell
                 return
             else:
                 await self._change()
+
+    def _extend(self, frames: list[bytes]) -> None:
+        """Add events, whole ones. Raises `TooLarge` or `Busy` when a bound would be crossed."""
+        size = _size(frames)
+        if self.size + size > self._logs.max_stream_bytes:
+            raise TooLarge(
+                f"The answer is longer than the {self._logs.max_stream_bytes} bytes kept of one stream "
+                "(GATEWAY_MAX_STREAM_BYTES)."
+            )
+        self._logs.reserve(size)
+        self.size += size
+        self._frames += frames
+        self._notices.clear()
+        self._wake()
+
+    def _finish(self, size: int) -> None:
+        """Nothing can follow. The `size` of the last events is counted; no bound may prevent them."""
+        self.size += size
+        self._logs.size += size
+        self._notices.clear()
+        self.ended = True
+        self._retain()
+        self._wake()
+
+    def _retain(self) -> None:
+        self._logs.retain(self)
 
     def _batch(self, after: int) -> list[bytes]:
         """The events that follow, as many as fit a chunk, and at least one."""

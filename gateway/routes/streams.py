@@ -5,17 +5,21 @@ from typing import Literal
 
 from starlette.responses import JSONResponse, Response
 
-from gateway.errors import InvalidRequest, NotFound
-from gateway.events import parse_event_id
+from gateway.errors import Busy, InvalidRequest, NotFound
+from gateway.events import LOST, parse_event_id, retry
+from gateway.logs import EventLog
 from gateway.quotas import network
 from gateway.relay import Generation, Kind
 from gateway.requests import Ask, ask_by_body, ask_by_query, ask_for_stream, check_bounds, parse_query
-from gateway.sse import HEADERS, StreamResponse
+from gateway.sse import HEADERS, StreamResponse, is_event_source
 from gateway.state import GatewayRequest, client
 from gateway.streams import stream_url
 
 NO_CONTENT = 204
 """What stops an `EventSource` for good."""
+
+LATER_MS = 2000
+"""How soon a reader shall come again whose stream cannot be found because Redis is away."""
 
 
 async def chat(request: GatewayRequest) -> Response:
@@ -40,16 +44,16 @@ async def read(request: GatewayRequest) -> Response:
     """Read a stream from the start, or from after the event that the client has seen last."""
     sid = request.path_params["sid"]
     if last_event_id := _fields(request).get("last_event_id"):
-        return _resume(request, last_event_id, sid)
-    log = request.state["streams"].log(sid)
+        return await _resume(request, last_event_id, sid)
+    log = await request.state["streams"].log(sid)
     if log is None:
         raise NotFound("There is no such stream (any more).")
-    return _head() if request.method == "HEAD" else _stream(request, sid, 0)
+    return _head() if request.method == "HEAD" else _stream(request, sid, log, 0)
 
 
 async def stop(request: GatewayRequest) -> Response:
     """Stop a stream, in whatever phase it is. Stopping what does not run is fine."""
-    request.state["streams"].stop(request.path_params["sid"])
+    await request.state["streams"].stop_anywhere(request.path_params["sid"])
     return Response(status_code=NO_CONTENT)
 
 
@@ -58,10 +62,10 @@ async def _one_shot(request: GatewayRequest, kind: Literal[Kind.CHAT, Kind.GENER
         return _head()
     fields = _fields(request)
     if last_event_id := fields.get("last_event_id"):
-        return _resume(request, last_event_id)
+        return await _resume(request, last_event_id)
     ask = ask_by_query(kind, fields) if request.method == "GET" else ask_by_body(kind, fields, await request.body())
     generation = await _start(request, ask)
-    return _stream(request, generation.sid, 0)
+    return _stream(request, generation.sid, generation.log, 0)
 
 
 async def _start(request: GatewayRequest, ask: Ask) -> Generation:
@@ -73,8 +77,8 @@ async def _start(request: GatewayRequest, ask: Ask) -> Generation:
         client=request.scope["key"] or network(who.address),
         request_id=request.scope["request_id"],
     )
-    state["quotas"].admit(job.client)
-    return state["streams"].start(job, ask.resume_window)
+    with state["quotas"].starting(job.client):
+        return await state["streams"].start(job, ask.resume_window)
 
 
 def _fields(request: GatewayRequest) -> dict[str, str]:
@@ -88,33 +92,42 @@ def _fields(request: GatewayRequest) -> dict[str, str]:
     return parse_query(request.scope["query_string"])
 
 
-def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None) -> Response:
+async def _resume(request: GatewayRequest, last_event_id: str, sid: str | None = None) -> Response:
     """Go on after the event that a client has seen last; never start anything."""
     streams, resumes = request.state["streams"], request.state["metrics"].resumes
     seen = parse_event_id(last_event_id)
-    log = streams.log(sid or (seen.sid if seen else ""))
+    named = {name for name in (sid, seen and seen.sid) if name}
+    try:
+        logs = [await streams.log(name) for name in named]
+    except Busy:
+        if not is_event_source(request):
+            raise
+        resumes.labels("later").inc()
+        return Response(retry(LATER_MS), headers=HEADERS)  # it will come again with the same id
     # also after the id of an error's event, which belongs to no stream: the reader has seen its end
-    if (log is None and (sid or seen)) or (seen and streams.log(seen.sid) is None):
+    if None in logs:
         resumes.labels("gone").inc()
         return Response(status_code=NO_CONTENT)
-    if seen is None or log is None or sid not in (None, seen.sid) or seen.seq > log.last:
+    log = logs[0] if len(logs) == 1 else None
+    if seen is None or log is None or (LOST > seen.seq > log.last and not log.behind):
         resumes.labels("invalid").inc()
         raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
-    if log.ended and seen.seq == log.last:
+    if seen.seq >= LOST or (log.ended and seen.seq == log.last and not log.behind):
         resumes.labels("ended").inc()
         return Response(status_code=NO_CONTENT)
     if request.method == "HEAD":
         return _head()
     resumes.labels("continued").inc()
-    return _stream(request, seen.sid, seen.seq)
+    return _stream(request, seen.sid, log, seen.seq)
 
 
-def _stream(request: GatewayRequest, sid: str, after: int) -> Response:
-    streams = request.state["streams"]
-    log = streams.log(sid)
-    if log is None:
-        raise NotFound("There is no such stream (any more).")
-    return StreamResponse(streams, sid, log, after, request.state["ping_interval"])
+def _stream(request: GatewayRequest, sid: str, log: EventLog, after: int) -> Response:
+    return StreamResponse(
+        request.state["streams"],
+        sid,
+        log.read(after, returns=is_event_source(request)),
+        request.state["ping_interval"],
+    )
 
 
 def _head() -> Response:
