@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ForbiddenHost, ForbiddenOrigin, GatewayError, TooLarge, Unauthorized
+from gateway.errors import Busy, ForbiddenHost, ForbiddenOrigin, GatewayError, TooLarge, Unauthorized
 from gateway.responses import SECURITY_HEADERS, error_json
 
 LOCALHOST_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
@@ -185,17 +185,22 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             scope["key"] = self._keys.holder(Headers(scope=scope)) if self._keys else None
-            if self._keys and scope["key"] is None and not self._open(scope):
+            if self._keys and scope["key"] is None and not await self._open(scope):
                 error = Unauthorized("This gateway asks for an API key: send it as `Authorization: Bearer KEY`.")
                 await error_json(error, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _open(self, scope: Scope) -> bool:
+    async def _open(self, scope: Scope) -> bool:
         if self.OPEN.fullmatch(scope["path"]):
             return True
         match = _STREAM_PATH.fullmatch(scope["path"])
-        return bool(match and scope["state"]["streams"].log(match[1]))
+        if match is None:
+            return False
+        try:
+            return await scope["state"]["streams"].log(match[1]) is not None
+        except Busy:  # its route cannot find it either, and tells an `EventSource` to come again
+            return True
 
 
 def _digest(secret: str) -> bytes:
