@@ -141,12 +141,11 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _upstreams(settings: Settings) -> Upstreams:
-    several = len(settings.upstreams) > 1
     return Upstreams(
         [
             Ollama(
                 url,
-                setting=f"number {number} of GATEWAY_OLLAMA_URLS" if several else "GATEWAY_OLLAMA_URL",
+                setting=f"number {number} of GATEWAY_OLLAMA_URLS" if settings.ollama_urls else "GATEWAY_OLLAMA_URL",
                 connect_timeout=settings.connect_timeout,
                 query_timeout=QUERY_TIMEOUT,
                 max_line=settings.max_line_bytes,

@@ -1,6 +1,7 @@
 """Real servers on real ports, in the loop of the test."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +11,8 @@ from starlette.types import ASGIApp
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[str]:
-    """Serve `app` on a free port of 127.0.0.1 and yield the base URL, without a slash at its end.
+async def serve(app: ASGIApp, sock: socket.socket | None = None, **uvicorn_config: Any) -> AsyncIterator[str]:
+    """Serve `app` on a free port of 127.0.0.1, or on `sock`, and yield the base URL, without a slash at its end.
 
     Uvicorn's main loop is not run: it takes the process's signal handlers, so that Ctrl+C would stop a server
     instead of the tests. Nor is its shutdown, which sleeps. On leaving, connections that are still open are cut,
@@ -21,7 +22,7 @@ async def serve(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[str]:
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    await server.startup()
+    await server.startup([sock] if sock else None)
     await server.on_tick(0)  # sets the Date header
     try:
         host, port = server.servers[0].sockets[0].getsockname()

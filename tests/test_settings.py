@@ -106,6 +106,8 @@ WRONG_FLAGS = {
     "--ollama-url=ollama:port": "GATEWAY_OLLAMA_URL (--ollama-url): has a port that is not a number",
     "--ollama-url=a b": "GATEWAY_OLLAMA_URL (--ollama-url): is not an address",
     "--ollama-url=http://[::1": "GATEWAY_OLLAMA_URL (--ollama-url): ",
+    "--ollama-urls=a,ftp://b": "GATEWAY_OLLAMA_URLS (--ollama-urls): must be an http:// or https:// address, not 'a,",
+    "--ollama-urls=a,http://a:11434/": "GATEWAY_OLLAMA_URLS (--ollama-urls): must name each server once, not 'a,",
     "--config=nowhere.toml": "GATEWAY_CONFIG: there is no file nowhere.toml.",
     "--config=.": ".: cannot be read: ",
     "--prot=1": "unrecognized arguments: --prot=1 (--help lists the flags).",
@@ -191,6 +193,34 @@ def test_wrong_ollama_host(address: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load(["--ollama-url=ollama"]).upstreams == ("http://ollama:11434",)
 
 
+@pytest.mark.parametrize("source", ["flag", "environment", "file", "file's list"])
+def test_several_servers(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as one alone; OLLAMA_HOST, which is one server's, does not count then."""
+    monkeypatch.setenv("OLLAMA_HOST", "elsewhere")
+    arguments: list[str] = []
+    match source:
+        case "flag":
+            arguments = ["--ollama-urls", "gpu1, https://gpu2:8443/ollama/"]
+        case "environment":
+            monkeypatch.setenv("GATEWAY_OLLAMA_URLS", "gpu1,https://gpu2:8443/ollama/,")
+        case "file":
+            (tmp_path / "gateway.toml").write_text('ollama_urls = "gpu1,https://gpu2:8443/ollama/"\n')
+        case _:
+            (tmp_path / "gateway.toml").write_text('ollama_urls = ["gpu1", "https://gpu2:8443/ollama/"]\n')
+    settings = load(arguments)
+    assert settings.upstreams == ("http://gpu1:11434", "https://gpu2:8443/ollama")
+    assert settings.summary() == "ollama=http://gpu1:11434,https://gpu2:8443/ollama"
+
+
+def test_one_server_and_several_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they come from: who of both is meant would be a guess. An empty one is not there."""
+    (tmp_path / "gateway.toml").write_text('ollama_urls = ["gpu1", "gpu2"]\n')
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_OLLAMA_URL and GATEWAY_OLLAMA_URLS are both set: "):
+        load(["--ollama-url=gpu3"])
+    monkeypatch.setenv("GATEWAY_OLLAMA_URL", "")
+    assert len(load().upstreams) == 2
+
+
 def test_summary_tells_what_differs() -> None:
     settings = load(["--port=1", "--ollama-url=ollama", "--cors-origins=https://a.example,https://b.example"])
     assert settings.summary() == ("ollama=http://ollama:11434 port=1 cors_origins=https://a.example,https://b.example")
@@ -209,6 +239,9 @@ def test_refusal_shows_no_credentials(url: str, monkeypatch: pytest.MonkeyPatch)
     """The line may well end up in a log or in a bug report."""
     with pytest.raises(ConfigurationError, match=r"^GATEWAY_OLLAMA_URL") as raised:
         load(["--ollama-url", url])
+    assert "cret" not in str(raised.value)
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_OLLAMA_URLS") as raised:
+        load(["--ollama-urls", f"http://gpu/,{url}"])
     assert "cret" not in str(raised.value)
     monkeypatch.setenv("OLLAMA_HOST", url)
     with pytest.raises(ConfigurationError, match=r"^OLLAMA_HOST") as raised:
