@@ -44,7 +44,7 @@ class Health(TypedDict):
 
 class Server:
     """What is known of one Ollama server. `running` counts this gateway's own requests there; `problem` is why it
-    is the last choice at present, or None, and ends with the next answer.
+    is the last choice at present, or None, and ends when it answers a question again.
     """
 
     def __init__(self, ollama: Ollama) -> None:
@@ -68,17 +68,17 @@ class Server:
         return error.status >= 500 or missing
 
     async def serve(self, model: str, read: Callable[[Ollama], Awaitable[T]]) -> T:
-        """Call `read`, and learn from how it goes."""
+        """Call `read`, and look again soon if its end may have changed what is known."""
         self.running += 1
         try:
             answer = await read(self.ollama)
-        except GatewayError as error:
-            self._note(error if isinstance(error, _DOWN) else None)
+        except _DOWN as error:
+            self._note(error)
+            self._looked_at = float("-inf")
             raise
         finally:
             self.running -= 1
-        self._note(None)
-        if model not in self.loaded:  # what was loaded, or pulled, is to be seen
+        if model not in self.loaded:  # what was loaded, or pulled
             self._looked_at = float("-inf")
         return answer
 
@@ -88,13 +88,12 @@ class Server:
         return {"url": self.ollama.name, "version": version, "problem": self.problem if version is None else None}
 
     def look(self, patience: float) -> asyncio.Task[None] | None:
-        """See what it has, if that was long ago. The task of it, if it is worth `patience` seconds from its start."""
+        """See what it has, if that was long ago. The task of it, in the first `patience` seconds."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_at > VIEW_SECONDS and (self._looking is None or self._looking.done()):
             self._looked_at = now
             self._looking = asyncio.create_task(self._look(), name="look")
-        recent = now - self._looked_at < patience
-        return self._looking if recent and self.problem is None else None
+        return self._looking if now - self._looked_at < patience else None
 
     async def close(self) -> None:
         """Look no more."""
@@ -161,6 +160,8 @@ class Upstreams:
         So `read` must raise a `GatewayError` only as long as nothing was relayed. Of several errors the first that
         a retry can help is raised, else the first.
         """
+        if len(self._servers) == 1:
+            return await read(self._servers[0].ollama)
         model = normal_name(model)
         await self._look(PATIENCE_SECONDS)
         left = self._servers
@@ -190,8 +191,10 @@ class Upstreams:
         if not up:
             raise OllamaUnreachable(str(self._servers[0].problem))
         found = [(server.ollama, tag) for server in up for tag in server.tags]
-        found.sort(key=lambda each: _modified(each[1]), reverse=True)
-        return list({tag["name"]: (ollama, tag) for ollama, tag in reversed(found)}.values())[::-1]
+        newest: dict[str, tuple[Ollama, Json]] = {}
+        for each in sorted(found, key=lambda each: _modified(each[1]), reverse=True):
+            newest.setdefault(each[1]["name"], each)
+        return list(newest.values())
 
     async def ps(self) -> list[Json]:
         """The loaded models of all servers that are up."""
@@ -205,11 +208,14 @@ class Upstreams:
         return await asyncio.gather(*(server.check() for server in self._servers))
 
     async def _look(self, patience: float) -> None:
-        """Bring what is known of several servers up to date, as far as that is done in `patience` seconds."""
-        if len(self._servers) > 1:
-            looks = [look for server in self._servers if (look := server.look(patience))]
-            if looks:
-                await asyncio.wait(looks, timeout=patience)
+        """Bring what is known up to date, as far as that is done in `patience` seconds.
+
+        Servers that are down are waited for only when there is no other.
+        """
+        down = all(server.problem for server in self._servers)
+        looks = [look for server in self._servers if (look := server.look(patience)) and (down or not server.problem)]
+        if looks:
+            await asyncio.wait(looks, timeout=patience)
 
 
 def _names(models: list[Json]) -> set[str]:

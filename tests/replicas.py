@@ -78,11 +78,11 @@ async def _listening(port: int) -> None:
 
 
 @asynccontextmanager
-async def in_process(ollama: Simulator | str, redis: Redis, count: int, **settings: Any) -> AsyncIterator[list[Gateway]]:
+async def in_process(
+    ollama: Simulator | str, redis: Redis, count: int, **settings: Any
+) -> AsyncIterator[list[Gateway]]:
     """Replicas in the loop of the test, whose state can be looked into."""
     async with AsyncExitStack() as stack:
         if isinstance(ollama, Simulator):
             ollama = await stack.enter_async_context(serve(ollama.app))
-        yield [
-            await stack.enter_async_context(gateway(ollama, redis_url=redis.url, **settings)) for _ in range(count)
-        ]
+        yield [await stack.enter_async_context(gateway(ollama, redis_url=redis.url, **settings)) for _ in range(count)]

@@ -477,7 +477,7 @@ async def test_health_of_each_server(closed_port: str) -> None:
 
 
 async def test_not_ready_when_none_answers(closed_port: str) -> None:
-    async with upstream(silence, version=hang_up) as server, several(closed_port, server.url) as gw:
+    async with upstream(silence, version=hang_up, tags=hang_up) as server, several(closed_port, server.url) as gw:
         status, body = await ready(gw)
         assert (status, body["status"]) == (503, "unavailable")
         assert body["reason"] == body["servers"][0]["problem"]
@@ -501,7 +501,11 @@ async def test_models_of_all_servers() -> None:
     async with (
         upstream(
             silence,
-            tags=tags(tag("old:latest", "2025-01-01T12:00:00.123456789+02:00", 1), tag("odd:latest", "", 2)),
+            tags=tags(
+                tag("mid:latest", "2025-01-01T12:15:00.123456789+02:00", 5),
+                tag("old:latest", "2025-01-01T12:00:00.123456789+02:00", 1),
+                tag("odd:latest", "", 2),
+            ),
             ps=listing("odd:latest", context_length=4096),
             show=show,
         ) as first,
@@ -518,9 +522,10 @@ async def test_models_of_all_servers() -> None:
         assert [(each["name"], each["size"], each["loaded"]) for each in answer["models"]] == [
             ("new:latest", 3, False),
             ("old:latest", 4, True),
+            ("mid:latest", 5, False),
             ("odd:latest", 2, True),
         ]
-        assert [len(server.asked("/api/show")) for server in (first, second, broken)] == [1, 2, 0]
+        assert [len(server.asked("/api/show")) for server in (first, second, broken)] == [2, 2, 0]
         async with gw.open("/api/chat?prompt=Hi") as events:  # which names no model
             assert (await events.next("meta")).json["model"] == "new:latest"
 
