@@ -103,7 +103,6 @@ def create_app(settings: Settings) -> Starlette:
                 "shaper": Shaper(_rules(settings), models, lambda: _read_presets(settings), runner),
                 "readiness": Readiness(upstreams, streams),
                 "metrics": metrics,
-                "ping_interval": settings.ping_interval,
                 "allow_preview": settings.allow_preview,
                 "openapi": orjson.dumps(document(ROUTES)),
             }
@@ -164,6 +163,7 @@ async def _backend(
         "max_stream_bytes": settings.max_stream_bytes,
         "max_log_bytes": settings.max_log_bytes,
         "retain_seconds": settings.retain_seconds,
+        "idle_seconds": settings.ping_interval,
     }
     places = {"max_active": settings.max_active, "max_queued": settings.max_queued}
     if not settings.redis_url:

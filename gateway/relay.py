@@ -6,10 +6,11 @@ A generation reads Ollama and appends to its log. It never waits for a viewer, a
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import orjson
 
@@ -81,6 +82,21 @@ class Job:
     body: bytes
     client: str = field(default="", compare=False)
     request_id: str = field(default="", compare=False)
+
+
+_TOTAL = "The answer took longer than {:g} s (GATEWAY_TOTAL_TIMEOUT)."
+_IDLE = "Ollama sent nothing for {:g} s in the middle of the answer (GATEWAY_IDLE_TIMEOUT)."
+_NO_PROGRESS = "Ollama sent no progress for {:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT)."
+_NO_TOKEN = "Ollama sent no token within {:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT)."
+
+
+class _TimeLimit(NamedTuple):
+    """It has passed, with this error, `seconds` after the moment `since`; 0 seconds are no limit."""
+
+    since: float
+    seconds: float
+    error: type[LimitReached]
+    message: str
 
 
 class Generation:
@@ -315,29 +331,28 @@ class Generation:
         """
         if self._timer is not None:
             self._timer.cancel()
-        due, error = self._next_limit()
+        passing = [limit for limit in self._time_limits() if limit.seconds]
+        if not passing:
+            return
+        next_limit = min(passing, key=lambda limit: limit.since + limit.seconds)
+        due = next_limit.since + next_limit.seconds
         if due <= self._loop.time():
-            self.stop(error)
-        elif due != float("inf"):
+            self.stop(next_limit.error(next_limit.message.format(next_limit.seconds)))
+        else:
             self._timer = self._loop.call_at(due, self._watch)
 
-    def _next_limit(self) -> tuple[float, LimitReached]:
+    def _time_limits(self) -> Iterator[_TimeLimit]:
+        """Those that hold in this phase."""
         assert self.asked_at is not None
-        first_token, idle, total = self._limits.first_token, self._limits.idle, self._limits.total
-        message = f"The answer took longer than {total:g} s (GATEWAY_TOTAL_TIMEOUT)."
-        limits: list[tuple[float, float, LimitReached]] = [(self.asked_at, total, TotalTimeout(message))]
+        limits = self._limits
+        yield _TimeLimit(self.asked_at, limits.total, TotalTimeout, _TOTAL)
         if self.phase is Phase.GENERATING:
-            message = f"Ollama sent nothing for {idle:g} s in the middle of the answer (GATEWAY_IDLE_TIMEOUT)."
-            limits.append((self._read_at, idle, IdleTimeout(message)))
+            yield _TimeLimit(self._read_at, limits.idle, IdleTimeout, _IDLE)
         elif self.phase is Phase.PULLING:
             # Ollama is silent while it verifies a large download, as it is while it loads one
-            message = f"Ollama sent no progress for {first_token:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT)."
-            limits.append((self._read_at, first_token, IdleTimeout(message)))
+            yield _TimeLimit(self._read_at, limits.first_token, IdleTimeout, _NO_PROGRESS)
         else:
-            message = f"Ollama sent no token within {first_token:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT)."
-            limits.append((self.asked_at, first_token, FirstTokenTimeout(message)))
-        passing = [(since + limit, error) for since, limit, error in limits if limit]
-        return min(passing, key=lambda each: each[0], default=(float("inf"), limits[0][2]))
+            yield _TimeLimit(self.asked_at, limits.first_token, FirstTokenTimeout, _NO_TOKEN)
 
     def _since_creation(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.created_at) * 1000)

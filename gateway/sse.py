@@ -1,7 +1,8 @@
 """A log cursor as an HTTP response, by sse-starlette's `EventSourceResponse`."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway import events
 from gateway.errors import GatewayError
@@ -21,7 +22,7 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
-_PING = ServerSentEvent(comment="ping", sep="\n")
+_PING = ServerSentEvent(comment="ping", sep="\n").encode()
 
 # At a shutdown streams end by their own terminal message when they are drained. Left on, this would cut them all
 # at the signal.
@@ -29,34 +30,34 @@ AppStatus.enable_automatic_graceful_drain = False
 
 
 class StreamResponse(EventSourceResponse):
-    """Stream `sid` as its log reads, with a ping comment every `ping_interval` seconds.
+    """Stream `sid` as its log reads, with a ping comment where that tells of silence.
 
     Its client counts as a viewer from the first to the last moment of the response.
     """
 
-    def __init__(self, streams: Streams, sid: str, chunks: AsyncIterator[bytes], ping_interval: float) -> None:
-        super().__init__(chunks, headers=HEADERS, ping=ping_interval, ping_message_factory=lambda: _PING, sep="\n")
+    def __init__(self, streams: Streams, sid: str, chunks: AsyncIterator[bytes]) -> None:
+        super().__init__(chunks, headers=HEADERS)
         self._streams = streams
         self._sid = sid
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = False
+        """Without the tasks and the timer that sse-starlette has for each stream: pings come from the log's readers."""
+        # around all and not in the task: one that is cancelled before its first step runs no `finally`
+        with self._streams.watching(self._sid):
+            async with asyncio.TaskGroup() as tasks:
+                # in a task of its own, since each wake-up of this one goes through all that called it
+                streaming = tasks.create_task(self._stream(send, scope["send"]))
+                while (await receive())["type"] != "http.disconnect":  # which also follows the end of the response
+                    pass
+                streaming.cancel()
 
-        async def receive_and_note() -> Message:
-            nonlocal gone
-            message = await receive()
-            gone = gone or message["type"] == "http.disconnect"
-            return message
-
-        async def send_unless_gone(message: Message) -> None:
-            # anyio cancels a task only while it waits, and one that always has more to send never does
-            if gone:
-                raise ConnectionResetError
-            await send(message)
-
-        # around the call and not in the generator: one that is cancelled before its first step runs no `finally`
-        with self._streams.watching(self._sid), suppress(ConnectionResetError):
-            await super().__call__(scope, receive_and_note, send_unless_gone)
+    async def _stream(self, begin: Send, send: Send) -> None:
+        """`begin` goes through the middlewares, `send` past them."""
+        await begin({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self.body_iterator) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk or _PING, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def is_event_source(request: Request[Any]) -> bool:

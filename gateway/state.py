@@ -15,8 +15,6 @@ from gateway.streams import Streams
 
 
 class GatewayState(TypedDict):
-    """`ping_interval` is in seconds."""
-
     bounds: Bounds
     keys: Keys
     quotas: Quotas
@@ -25,7 +23,6 @@ class GatewayState(TypedDict):
     shaper: Shaper
     readiness: Readiness
     metrics: Metrics
-    ping_interval: float
     allow_preview: bool
     openapi: bytes
 

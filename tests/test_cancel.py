@@ -92,7 +92,7 @@ async def test_1000_clients_cut_at_random_moments() -> None:
                 await one_client(gw, "/api/generate?model=llama3.2&prompt=Hi", rng.choice(talking), rng)
 
     async with gateway(
-        simulator, max_active=1000, max_queued=0, retain_seconds=0.1, status_interval=0.1, ping_interval=0.3
+        simulator, max_active=1000, max_queued=0, retain_seconds=0.1, status_interval=0.1, ping_interval=0.05
     ) as gw:
         await one_client(gw, CHAT, "event: meta", rng)
         await settled(gw, lambda: at_rest(gw))
@@ -212,7 +212,7 @@ async def test_viewer_who_leaves_a_stream_that_never_pauses() -> None:
     most = 1000
     turns = 0
     async with gateway(Simulator()) as gw:
-        logs = MemoryLogs(max_stream_bytes=10**9, max_log_bytes=10**9, retain_seconds=1)
+        logs = MemoryLogs(max_stream_bytes=10**9, max_log_bytes=10**9, retain_seconds=1, idle_seconds=15)
         log = await logs.create("0" * 32, b"")
         loop = asyncio.get_running_loop()
         sent = asyncio.Event()
@@ -233,8 +233,8 @@ async def test_viewer_who_leaves_a_stream_that_never_pauses() -> None:
                 sent.set()
 
         loop.call_soon(turn)
-        scope = {"type": "http", "method": "GET"}
-        await StreamResponse(gw.state["streams"], log.sid, log.read(0), 15)(scope, leave_after_the_first, send)
+        scope = {"type": "http", "method": "GET", "send": send}
+        await StreamResponse(gw.state["streams"], log.sid, log.read(0))(scope, leave_after_the_first, send)
     assert turns < most / 10
 
 

@@ -262,7 +262,7 @@ async def test_finished_connection_is_used_again() -> None:
 async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody foresaw ends the stream too, with the traceback in the log and nothing of it in the answer."""
     ollama = Ollama("http://127.0.0.1:9", connect_timeout=1, query_timeout=1, max_line=1000)
-    logs = MemoryLogs(max_stream_bytes=10**6, max_log_bytes=10**6, retain_seconds=60)
+    logs = MemoryLogs(max_stream_bytes=10**6, max_log_bytes=10**6, retain_seconds=60, idle_seconds=15)
     registry = Streams(
         Upstreams([ollama]),  # and never opened
         logs,

@@ -206,7 +206,7 @@ async def test_pulse_survives_who_ends_while_it_asks() -> None:
 @pytest.mark.parametrize(("answer", "limit"), [(silence, "first_token_timeout"), (stall, "idle_timeout")])
 async def test_pings_do_not_feed_the_limits(answer: Answer, limit: str) -> None:
     """What the gateway itself sends must not hide that Ollama is dead."""
-    settings = {"ping_interval": 0.02, "status_interval": 0.02, limit: 0.3}
+    settings = {"ping_interval": 0.01, "status_interval": 0.05, limit: 0.3}
     async with upstream(answer) as ollama, gateway(ollama.url, **settings) as gw, gw.open(CHAT) as events:
         assert ending([event async for event in events]) == ("error", limit)
         assert events.pings > 3

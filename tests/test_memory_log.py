@@ -18,7 +18,7 @@ from tests.sse import Event, parse
 
 HEAD = events.retry(1000) + events.sidecar("meta", {"v": 1})
 SUMMARY = {"outcome": "complete"}
-LIMITS = {"max_stream_bytes": 10**6, "max_log_bytes": 10**7, "retain_seconds": 60.0}
+LIMITS = {"max_stream_bytes": 10**6, "max_log_bytes": 10**7, "retain_seconds": 60.0, "idle_seconds": 60.0}
 
 Open = Callable[..., Awaitable[LogStore]]
 
@@ -320,3 +320,17 @@ async def test_a_reader_that_waits_reads_the_end_though_nothing_is_retained(open
     log.append([b"{}"])
     log.end(None, SUMMARY)
     assert numbers(await reader) == [1, 2]
+
+
+async def test_a_reader_learns_of_silence(open_logs: Open) -> None:
+    """By an empty chunk, again and again, and never when something has come."""
+    logs = await open_logs(idle_seconds=0.02)
+    log = await logs.create(sid(1), HEAD)
+    async with asyncio.timeout(10), aclosing(log.read(0)) as chunks:  # type: ignore[type-var]
+        assert await anext(chunks) == HEAD
+        assert [await anext(chunks) for _ in range(3)] == [b""] * 3
+        log.append([b"{}"])
+        assert numbers(parsed([await anext(chunks)])) == [1]
+        assert await anext(chunks) == b""
+        log.end(None, SUMMARY)
+        assert numbers(parsed([chunk async for chunk in chunks])) == [2]

@@ -48,7 +48,8 @@ class EventLog(Protocol):
     def read(self, after: int, returns: bool = False) -> AsyncIterator[bytes]:
         """Whole events, several to a chunk: the head, all events after `seq` `after`, then live until the end.
 
-        A reader that `returns` by itself may be sent away before it, to read on at another replica.
+        A reader that `returns` by itself may be sent away before it, to read on at another replica. An empty chunk
+        tells that nothing has come for a while: it is time for a sign of life.
         """
         ...
 

@@ -1,11 +1,11 @@
 """Logs in this process's memory."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway import events
 from gateway.errors import Busy, TooLarge
+from gateway.silence import Silence
 
 CHUNK_BYTES = 64 * 1024
 """Events joined into one chunk: enough to make a replay cheap, little enough that a reader that stopped
@@ -21,15 +21,18 @@ NOTICES = 64
 class MemoryLogs:
     """All logs of this process, bounded in bytes together; finished ones go by age, or earlier under pressure.
 
-    `retain_seconds` counts from a stream's end.
+    `retain_seconds` counts from a stream's end, `idle_seconds` from what a reader has got last.
     """
 
     shared = False
     problem: str | None = None
 
-    def __init__(self, *, max_stream_bytes: int, max_log_bytes: int, retain_seconds: float) -> None:
+    def __init__(
+        self, *, max_stream_bytes: int, max_log_bytes: int, retain_seconds: float, idle_seconds: float
+    ) -> None:
         self.size = 0
         self.max_stream_bytes = max_stream_bytes
+        self.silence = Silence(idle_seconds)
         self._max_log_bytes = max_log_bytes
         self._retain_seconds = retain_seconds
         self._logs: dict[str, MemoryLog] = {}
@@ -83,6 +86,7 @@ class MemoryLogs:
         """Forget everything, at the end of the process's life."""
         if self._timer is not None:
             self._timer.cancel()
+        self.silence.close()
         self._logs.clear()
         self._expiry.clear()
 
@@ -114,7 +118,7 @@ class MemoryLog:
         self._logs = logs
         self._head = head
         self._frames: list[bytes] = []  # the event with `seq` n stands at n - 1
-        self._notices: deque[bytes] = deque(maxlen=NOTICES)
+        self._notices: tuple[bytes, ...] = ()
         self._announced = 0
         self._farewell = b""  # for readers who return
         self._last_words = b""  # for all, wherever they are
@@ -130,7 +134,7 @@ class MemoryLog:
 
     def announce(self, frame: bytes) -> None:
         if not self._frames:
-            self._notices.append(frame)
+            self._notices = (*self._notices[1 - NOTICES :], frame)
             self._announced += 1
             self._wake()
 
@@ -160,7 +164,7 @@ class MemoryLog:
         shown = max(self._announced - 1, 0)
         while True:
             if shown < self._announced:
-                chunk += b"".join(list(self._notices)[shown - self._announced :])
+                chunk += b"".join(self._notices[shown - self._announced :])
                 shown = self._announced
             if after < self.last:
                 batch = self._batch(after)
@@ -177,7 +181,18 @@ class MemoryLog:
                 yield self._farewell
                 return
             else:
-                await self._change()
+                # a future for each reader: a shared one would die for all with the first reader that is cancelled
+                waiter = self._loop.create_future()
+                self._waiting.add(waiter)
+                self._logs.silence.begin(waiter)
+                try:
+                    await waiter
+                finally:
+                    self._logs.silence.end(waiter)
+                    silent = waiter in self._waiting
+                    self._waiting.discard(waiter)
+                if silent:
+                    yield b""
 
     def _extend(self, frames: list[bytes]) -> None:
         """Add events, whole ones. Raises `TooLarge` or `Busy` when a bound would be crossed."""
@@ -190,14 +205,14 @@ class MemoryLog:
         self._logs.reserve(size)
         self.size += size
         self._frames += frames
-        self._notices.clear()
+        self._notices = ()
         self._wake()
 
     def _finish(self, size: int) -> None:
         """Nothing can follow. The `size` of the last events is counted; no bound may prevent them."""
         self.size += size
         self._logs.size += size
-        self._notices.clear()
+        self._notices = ()
         self.ended = True
         self._retain()
         self._wake()
@@ -215,16 +230,6 @@ class MemoryLog:
             if size >= CHUNK_BYTES:
                 break
         return self._frames[after : stop + 1]
-
-    async def _change(self) -> None:
-        """Until something was appended or announced."""
-        # a future for each reader: a shared one would die for all with the first reader that is cancelled
-        waiter = self._loop.create_future()
-        self._waiting.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiting.discard(waiter)
 
     def _wake(self) -> None:
         for waiter in self._waiting:

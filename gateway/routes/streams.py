@@ -122,12 +122,7 @@ async def _resume(request: GatewayRequest, last_event_id: str, sid: str | None =
 
 
 def _stream(request: GatewayRequest, sid: str, log: EventLog, after: int) -> Response:
-    return StreamResponse(
-        request.state["streams"],
-        sid,
-        log.read(after, returns=is_event_source(request)),
-        request.state["ping_interval"],
-    )
+    return StreamResponse(request.state["streams"], sid, log.read(after, returns=is_event_source(request)))
 
 
 def _head() -> Response:
