@@ -88,9 +88,9 @@ class Server:
         return {"url": self.ollama.name, "version": version, "problem": self.problem if version is None else None}
 
     def look(self, patience: float) -> asyncio.Task[None] | None:
-        """See what it has, if that was long ago. The task of it, in the first `patience` seconds."""
+        """See what it has, if that was long ago. The task of it, while it takes no longer than `patience` seconds."""
         now = asyncio.get_running_loop().time()
-        if now - self._looked_at > VIEW_SECONDS and (self._looking is None or self._looking.done()):
+        if self._looking is None and now - self._looked_at > VIEW_SECONDS:
             self._looked_at = now
             self._looking = asyncio.create_task(self._look(), name="look")
         return self._looking if now - self._looked_at < patience else None
@@ -102,7 +102,10 @@ class Server:
             await asyncio.wait([self._looking])
 
     async def _look(self) -> None:
-        await asyncio.gather(self._look_installed(), self._look_loaded())
+        try:
+            await asyncio.gather(self._look_installed(), self._look_loaded())
+        finally:
+            self._looking = None
 
     async def _look_installed(self) -> None:
         tags = await self._probe(self.ollama.tags())
