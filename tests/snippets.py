@@ -3,11 +3,24 @@
 import asyncio
 import os
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-from tests.processes import Process
+from playwright.async_api import Browser, Page, async_playwright
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from tests.page.pages import ARGUMENTS
+from tests.processes import ROOT, Process
+from tests.servers import serve
 
 SHOWN = "http://127.0.0.1:8000"
 """The address that documentation gives; a test's gateway has another."""
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 
 
 def blocks(language: str, page: str) -> list[str]:
@@ -15,10 +28,11 @@ def blocks(language: str, page: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
-async def sh(command: str, gw: Process) -> str:
+async def sh(command: str, gw: Process, directory: Path | None = None) -> str:
     """What a command prints, at this gateway's address instead of the one that is shown."""
     shell = await asyncio.create_subprocess_exec(
         *("bash", "-euc", command.replace(SHOWN, gw.url)),
+        cwd=directory,
         env={"PATH": os.environ["PATH"], "PID": str(gw.pid)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -26,3 +40,40 @@ async def sh(command: str, gw: Process) -> str:
     printed, _ = await shell.communicate()
     assert shell.returncode == 0
     return printed.decode()
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """The system's browser."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=ARGUMENTS
+        )
+        yield browser
+        await browser.close()
+
+
+def module(script: str) -> str:
+    """A page that runs nothing but this."""
+    return f"<!doctype html><body><script type=module>{script}</script>"
+
+
+@asynccontextmanager
+async def other_origin(browser: Browser, html: str, gateway: str, prepare: str = "") -> AsyncIterator[Page]:
+    """A page of another app's server on this machine, with this gateway's URL in it; `prepare` runs before it does.
+
+    At the end, nothing may have gone wrong in it.
+    """
+
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(html.replace(SHOWN, gateway))
+
+    async with serve(Starlette(routes=[Route("/", page)])) as url:
+        shown = await browser.new_page()
+        errors: list[str] = []
+        shown.on("pageerror", lambda error: errors.append(str(error)))
+        await shown.add_init_script(prepare)
+        await shown.goto(url)
+        yield shown
+        await shown.close()
+        assert not errors

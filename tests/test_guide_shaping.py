@@ -1,6 +1,5 @@
 """docs/shaping.md and the examples it points to: every line shown is run."""
 
-import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,20 +7,15 @@ from pathlib import Path
 import aiohttp
 import orjson
 import pytest
-from playwright.async_api import async_playwright, expect
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse
-from starlette.routing import Route
+from playwright.async_api import expect
 
 from gateway.demo import Simulator
 from gateway.hooks import HookRequest
 from gateway.presets import Preset, parse_presets
 from gateway.settings import PRESETS, Settings, read_config
-from tests.page.pages import ARGUMENTS
 from tests.processes import ROOT, process
 from tests.servers import serve
-from tests.snippets import SHOWN, blocks, sh
+from tests.snippets import blocks, chromium, other_origin, sh
 from tests.sse import Events, ending, text
 
 GUIDE = (ROOT / "docs/shaping.md").read_text()
@@ -52,26 +46,16 @@ async def test_from_nothing_to_a_translating_endpoint_used_by_event_source(
     """The file, the command and the page as they stand there, in Chromium, on a page of another origin."""
     (tmp_path / "gateway.toml").write_text(TOML)
 
-    async with process(tmp_path, ollama) as gw, async_playwright() as playwright:
-
-        async def page(request: Request) -> HTMLResponse:
-            return HTMLResponse("<!doctype html>" + HTML.replace(SHOWN, gw.url))
-
-        async with serve(Starlette(routes=[Route("/", page)])) as url:
-            browser = await playwright.chromium.launch(
-                executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=ARGUMENTS
-            )
-            shown = await browser.new_page()
-            await shown.goto(url)
+    async with process(tmp_path, ollama) as gw, chromium() as browser:
+        async with other_origin(browser, "<!doctype html>" + HTML, gw.url) as shown:
+            await simulator.until(lambda: simulator.states["done"] == 1)
             async with aiohttp.ClientSession() as session:
-                await simulator.until(lambda: simulator.states["done"] == 1)
                 path = f"{gw.url}/api/chat?preset=translate&variables.lang=German&prompt=Good%20morning!"
                 async with session.get(path) as response:
                     events = [event async for event in Events(response)]
             assert ending(events) == ("complete", None)
             await expect(shown.locator("#out")).to_contain_text("combining marks.")
             assert await shown.locator("#out").text_content() == text(events)
-            await browser.close()
     assert simulator.requests[0].body == simulator.requests[1].body == SENT.strip().encode()
 
 

@@ -13,7 +13,8 @@ from tests.processes import ROOT
 
 async def release(checkout: Path, *flags: str) -> tuple[int, str]:
     script = await asyncio.create_subprocess_exec(
-        *(checkout / "scripts/release", *flags),
+        checkout / "scripts/release",
+        *flags,
         env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

@@ -1,0 +1,160 @@
+"""The guide's pages on streaming, resuming, stopping and queueing: every line shown is run."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import orjson
+from playwright.async_api import expect
+
+from gateway.demo import Simulator
+from tests.page.cutting import cutting
+from tests.processes import ROOT, Process, process
+from tests.servers import serve
+from tests.snippets import blocks, chromium, module, other_origin, sh
+from tests.sse import Events, messages, parse, text
+
+STREAM, RESUME, STOP, QUEUE = [(ROOT / f"docs/{name}.md").read_text() for name in ("stream", "resume", "stop", "queue")]
+
+SKY = "Why is the sky blue?"
+
+
+@asynccontextmanager
+async def running(simulator: Simulator, directory: Path, *flags: str) -> AsyncIterator[Process]:
+    async with serve(simulator.app) as url, process(directory, f"--ollama-url={url}", *flags) as gw:
+        yield gw
+
+
+def quick() -> Simulator:
+    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+
+
+def test_there_is_no_snippet_that_is_not_run() -> None:
+    """One of another kind or one more would be in none of the tests below."""
+    languages = ("sh", "js", "html")
+    shown = [[len(blocks(language, page)) for language in languages] for page in (STREAM, RESUME, STOP, QUEUE)]
+    assert shown == [[3, 2, 0], [1, 2, 0], [1, 0, 1], [0, 1, 0]]
+    for page in (STREAM, RESUME, STOP, QUEUE):
+        assert page.count("```") == 2 * sum(len(blocks(language, page)) for language in languages)
+
+
+async def test_streaming_to_pages(tmp_path: Path) -> None:
+    simulator = quick()
+    async with running(simulator, tmp_path) as gw, chromium() as browser:
+        for script in blocks("js", STREAM):
+            async with other_origin(browser, module(script), gw.url) as page:
+                await expect(page.locator("body")).to_contain_text("combining marks.")
+    asked = [orjson.loads(request.body) for request in simulator.requests if request.path == "/api/chat"]
+    assert asked[0] == {
+        "model": "llama3.2",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SKY}],
+    }
+    assert [message["role"] for message in asked[1]["messages"]] == ["user", "assistant", "user"]
+    assert asked[1]["options"] == {"temperature": 0}
+
+
+async def test_an_error_on_a_page(tmp_path: Path) -> None:
+    _, script = blocks("js", STREAM)
+    async with running(quick(), tmp_path) as gw, chromium() as browser:
+        async with other_origin(browser, module(script.replace("llama3.2", "nope")), gw.url) as page:
+            await expect(page.locator("body")).to_contain_text("(model_not_found)")
+
+
+async def test_streaming_by_commands(tmp_path: Path) -> None:
+    async with running(quick(), tmp_path) as gw:
+        chat, generate, start = blocks("sh", STREAM)
+        assert '"done":true' in await sh(chat, gw)
+        assert '"response":' in await sh(generate, gw)
+        created = orjson.loads(await sh(start, gw))
+        assert created.keys() == {"id", "url", "kind", "model"}
+        assert (
+            f'answers `{{"id": …, "url": "/api/streams/…", "kind": "chat", "model": "{created["model"]}"}}`' in STREAM
+        )
+
+
+async def answer(url: str) -> str:
+    """The whole answer of the question that the pages ask: the simulator has one for each."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/chat?prompt={SKY}") as response:
+        return text([event async for event in Events(response)])
+
+
+def chats(simulator: Simulator) -> int:
+    return sum(request.path == "/api/chat" for request in simulator.requests)
+
+
+async def test_resuming_after_a_cut(tmp_path: Path) -> None:
+    simulator = Simulator(token_rate=50, load_seconds=0, prompt_seconds=0)
+    script, _ = blocks("js", RESUME)
+    async with running(simulator, tmp_path) as gw, cutting(gw.url) as proxy, chromium() as browser:
+        async with other_origin(browser, module(script), proxy.url) as page:
+            await page.wait_for_function("document.body.textContent.length > 100")
+            proxy.cut()
+            await simulator.until(lambda: simulator.states["done"] == 1)
+            assert chats(simulator) == 1
+            await expect(page.locator("body")).to_have_text(await answer(gw.url), use_inner_text=False)
+
+
+KEEP = 'addEventListener("pagehide", () => sessionStorage.setItem("before", document.body.textContent))'
+
+
+async def test_resuming_after_a_reload(tmp_path: Path) -> None:
+    """What was shown before and after is the whole answer; the model ran once."""
+    simulator = Simulator(token_rate=50, load_seconds=0, prompt_seconds=0)
+    _, script = blocks("js", RESUME)
+    async with running(simulator, tmp_path) as gw, chromium() as browser:
+        async with other_origin(browser, module(script), gw.url, prepare=KEEP) as page:
+            await page.wait_for_function("document.body.textContent.length > 100")
+            await page.reload()
+            await simulator.until(lambda: simulator.states["done"] == 1)
+            await page.wait_for_function("!sessionStorage.getItem('last')")
+            assert chats(simulator) == 1
+            before, after = await page.evaluate("[sessionStorage.getItem('before'), document.body.textContent]")
+            assert before
+            assert before + after == await answer(gw.url)
+
+
+async def test_resuming_by_hand(tmp_path: Path) -> None:
+    (command,) = blocks("sh", RESUME)
+    async with running(quick(), tmp_path) as gw:
+        rest = await sh(command, gw, tmp_path)
+    whole = messages_of((tmp_path / "whole").read_text())
+    assert messages_of(rest) == whole[3:]
+    assert len(whole) > 10
+
+
+def messages_of(stream: str) -> list[bytes]:
+    events = [event for block in stream.encode().split(b"\n\n")[:-1] if (event := parse(block))]
+    return [event.data for event in messages(events)]
+
+
+async def test_a_stop_button(tmp_path: Path) -> None:
+    simulator = Simulator(token_rate=20, load_seconds=0, prompt_seconds=0)
+    (html,) = blocks("html", STOP)
+    async with running(simulator, tmp_path) as gw, chromium() as browser:
+        async with other_origin(browser, html, gw.url) as page:
+            await page.wait_for_function("document.querySelector('#answer').textContent")
+            await page.locator("#stop").click()
+            await simulator.until(lambda: simulator.states["cancelled"] == 1)
+
+
+async def test_stopping_from_anywhere(tmp_path: Path) -> None:
+    simulator = Simulator(token_rate=1, load_seconds=0, prompt_seconds=0)
+    (command,) = blocks("sh", STOP)
+    async with running(simulator, tmp_path) as gw:
+        assert '"code":"cancelled"' in await sh(command, gw)
+        assert simulator.states["done"] == 0
+
+
+async def test_showing_the_queue(tmp_path: Path) -> None:
+    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    (script,) = blocks("js", QUEUE)
+    async with running(simulator, tmp_path, "--max-active=1") as gw, chromium() as browser:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{gw.url}/api/chat?prompt=x&model=fault:stall") as before:
+                await simulator.until(lambda: simulator.running == 1)
+                async with other_origin(browser, module(script), gw.url) as page:
+                    await expect(page).to_have_title("queued: 1")
+                    before.close()
+                    await expect(page.locator("body")).to_contain_text("combining marks.")
+                    await expect(page).not_to_have_title("queued: 1")
