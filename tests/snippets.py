@@ -55,7 +55,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 def module(script: str) -> str:
     """A page that runs nothing but this."""
-    return f"<!doctype html><body><script type=module>{script}</script>"
+    return f"<!doctype html><head><script type=module>{script}</script></head><body></body>"
 
 
 @asynccontextmanager
@@ -77,3 +77,10 @@ async def other_origin(browser: Browser, html: str, gateway: str, prepare: str =
         yield shown
         await shown.close()
         assert not errors
+
+
+@asynccontextmanager
+async def page_of(html: str, gateway: str, prepare: str = "") -> AsyncIterator[Page]:
+    """The same in a browser of its own."""
+    async with chromium() as browser, other_origin(browser, html, gateway, prepare) as page:
+        yield page

@@ -1,5 +1,6 @@
 """The guide's pages on streaming, resuming, stopping and queueing: every line shown is run."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,15 +10,17 @@ import orjson
 from playwright.async_api import expect
 
 from gateway.demo import Simulator
+from tests.gateways import gateway
 from tests.page.cutting import cutting
 from tests.processes import ROOT, Process, process
 from tests.servers import serve
-from tests.snippets import blocks, chromium, module, other_origin, sh
-from tests.sse import Events, messages, parse, text
+from tests.snippets import blocks, chromium, module, other_origin, page_of, sh
+from tests.sse import messages, parse, text
 
 STREAM, RESUME, STOP, QUEUE = [(ROOT / f"docs/{name}.md").read_text() for name in ("stream", "resume", "stop", "queue")]
 
 SKY = "Why is the sky blue?"
+ANSWER = re.compile(".{100}", re.DOTALL)
 
 
 @asynccontextmanager
@@ -44,7 +47,7 @@ async def test_streaming_to_pages(tmp_path: Path) -> None:
     async with running(simulator, tmp_path) as gw, chromium() as browser:
         for script in blocks("js", STREAM):
             async with other_origin(browser, module(script), gw.url) as page:
-                await expect(page.locator("body")).to_contain_text("combining marks.")
+                await expect(page.locator("body")).to_have_text(ANSWER)
     asked = [orjson.loads(request.body) for request in simulator.requests if request.path == "/api/chat"]
     assert asked[0] == {
         "model": "llama3.2",
@@ -56,9 +59,8 @@ async def test_streaming_to_pages(tmp_path: Path) -> None:
 
 async def test_an_error_on_a_page(tmp_path: Path) -> None:
     _, script = blocks("js", STREAM)
-    async with running(quick(), tmp_path) as gw, chromium() as browser:
-        async with other_origin(browser, module(script.replace("llama3.2", "nope")), gw.url) as page:
-            await expect(page.locator("body")).to_contain_text("(model_not_found)")
+    async with running(quick(), tmp_path) as gw, page_of(module(script.replace("llama3.2", "nope")), gw.url) as page:
+        await expect(page.locator("body")).to_contain_text("(model_not_found)")
 
 
 async def test_streaming_by_commands(tmp_path: Path) -> None:
@@ -73,10 +75,10 @@ async def test_streaming_by_commands(tmp_path: Path) -> None:
         )
 
 
-async def answer(url: str) -> str:
-    """The whole answer of the question that the pages ask: the simulator has one for each."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/chat?prompt={SKY}") as response:
-        return text([event async for event in Events(response)])
+async def answer() -> str:
+    """What a simulator says when it is asked for the first time what the pages ask."""
+    async with gateway(quick()) as gw:
+        return text(await gw.read(f"/api/chat?prompt={SKY}"))
 
 
 def chats(simulator: Simulator) -> int:
@@ -86,13 +88,16 @@ def chats(simulator: Simulator) -> int:
 async def test_resuming_after_a_cut(tmp_path: Path) -> None:
     simulator = Simulator(token_rate=50, load_seconds=0, prompt_seconds=0)
     script, _ = blocks("js", RESUME)
-    async with running(simulator, tmp_path) as gw, cutting(gw.url) as proxy, chromium() as browser:
-        async with other_origin(browser, module(script), proxy.url) as page:
-            await page.wait_for_function("document.body.textContent.length > 100")
-            proxy.cut()
-            await simulator.until(lambda: simulator.states["done"] == 1)
-            assert chats(simulator) == 1
-            await expect(page.locator("body")).to_have_text(await answer(gw.url), use_inner_text=False)
+    async with (
+        running(simulator, tmp_path) as gw,
+        cutting(gw.url) as proxy,
+        page_of(module(script), proxy.url) as page,
+    ):
+        await page.wait_for_function("document.body.textContent.length > 100")
+        proxy.cut()
+        await simulator.until(lambda: simulator.states["done"] == 1)
+        assert chats(simulator) == 1
+        await expect(page.locator("body")).to_have_text(await answer())
 
 
 KEEP = 'addEventListener("pagehide", () => sessionStorage.setItem("before", document.body.textContent))'
@@ -102,16 +107,15 @@ async def test_resuming_after_a_reload(tmp_path: Path) -> None:
     """What was shown before and after is the whole answer; the model ran once."""
     simulator = Simulator(token_rate=50, load_seconds=0, prompt_seconds=0)
     _, script = blocks("js", RESUME)
-    async with running(simulator, tmp_path) as gw, chromium() as browser:
-        async with other_origin(browser, module(script), gw.url, prepare=KEEP) as page:
-            await page.wait_for_function("document.body.textContent.length > 100")
-            await page.reload()
-            await simulator.until(lambda: simulator.states["done"] == 1)
-            await page.wait_for_function("!sessionStorage.getItem('last')")
-            assert chats(simulator) == 1
-            before, after = await page.evaluate("[sessionStorage.getItem('before'), document.body.textContent]")
-            assert before
-            assert before + after == await answer(gw.url)
+    async with running(simulator, tmp_path) as gw, page_of(module(script), gw.url, prepare=KEEP) as page:
+        await page.wait_for_function("document.body.textContent.length > 100")
+        await page.reload()
+        await simulator.until(lambda: simulator.states["done"] == 1)
+        await page.wait_for_function("!sessionStorage.getItem('last')")
+        assert chats(simulator) == 1
+        before, after = await page.evaluate("[sessionStorage.getItem('before'), document.body.textContent]")
+        assert before
+        assert before + after == await answer()
 
 
 async def test_resuming_by_hand(tmp_path: Path) -> None:
@@ -131,11 +135,10 @@ def messages_of(stream: str) -> list[bytes]:
 async def test_a_stop_button(tmp_path: Path) -> None:
     simulator = Simulator(token_rate=20, load_seconds=0, prompt_seconds=0)
     (html,) = blocks("html", STOP)
-    async with running(simulator, tmp_path) as gw, chromium() as browser:
-        async with other_origin(browser, html, gw.url) as page:
-            await page.wait_for_function("document.querySelector('#answer').textContent")
-            await page.locator("#stop").click()
-            await simulator.until(lambda: simulator.states["cancelled"] == 1)
+    async with running(simulator, tmp_path) as gw, page_of(html, gw.url) as page:
+        await page.wait_for_function("document.querySelector('#answer').textContent")
+        await page.locator("#stop").click()
+        await simulator.until(lambda: simulator.states["cancelled"] == 1)
 
 
 async def test_stopping_from_anywhere(tmp_path: Path) -> None:
@@ -149,12 +152,14 @@ async def test_stopping_from_anywhere(tmp_path: Path) -> None:
 async def test_showing_the_queue(tmp_path: Path) -> None:
     simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
     (script,) = blocks("js", QUEUE)
-    async with running(simulator, tmp_path, "--max-active=1") as gw, chromium() as browser:
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{gw.url}/api/chat?prompt=x&model=fault:stall") as before:
-                await simulator.until(lambda: simulator.running == 1)
-                async with other_origin(browser, module(script), gw.url) as page:
-                    await expect(page).to_have_title("queued: 1")
-                    before.close()
-                    await expect(page.locator("body")).to_contain_text("combining marks.")
-                    await expect(page).not_to_have_title("queued: 1")
+    async with (
+        running(simulator, tmp_path, "--max-active=1") as gw,
+        aiohttp.ClientSession() as session,
+        session.get(f"{gw.url}/api/chat?prompt=x&model=fault:stall") as before,
+    ):
+        await simulator.until(lambda: simulator.running == 1)
+        async with page_of(module(script), gw.url) as page:
+            await expect(page).to_have_title("queued: 1")
+            before.close()
+            await expect(page.locator("body")).to_have_text(ANSWER)
+            await expect(page).not_to_have_title("queued: 1")

@@ -15,7 +15,7 @@ from gateway.presets import Preset, parse_presets
 from gateway.settings import PRESETS, Settings, read_config
 from tests.processes import ROOT, process
 from tests.servers import serve
-from tests.snippets import blocks, chromium, other_origin, sh
+from tests.snippets import blocks, page_of, sh
 from tests.sse import Events, ending, text
 
 GUIDE = (ROOT / "docs/shaping.md").read_text()
@@ -46,16 +46,14 @@ async def test_from_nothing_to_a_translating_endpoint_used_by_event_source(
     """The file, the command and the page as they stand there, in Chromium, on a page of another origin."""
     (tmp_path / "gateway.toml").write_text(TOML)
 
-    async with process(tmp_path, ollama) as gw, chromium() as browser:
-        async with other_origin(browser, "<!doctype html>" + HTML, gw.url) as shown:
-            await simulator.until(lambda: simulator.states["done"] == 1)
-            async with aiohttp.ClientSession() as session:
-                path = f"{gw.url}/api/chat?preset=translate&variables.lang=German&prompt=Good%20morning!"
-                async with session.get(path) as response:
-                    events = [event async for event in Events(response)]
-            assert ending(events) == ("complete", None)
-            await expect(shown.locator("#out")).to_contain_text("combining marks.")
-            assert await shown.locator("#out").text_content() == text(events)
+    async with process(tmp_path, ollama) as gw, page_of("<!doctype html>" + HTML, gw.url) as shown:
+        await simulator.until(lambda: simulator.states["done"] == 1)
+        path = f"{gw.url}/api/chat?preset=translate&variables.lang=German&prompt=Good%20morning!"
+        async with aiohttp.ClientSession() as session, session.get(path) as response:
+            events = [event async for event in Events(response)]
+        assert ending(events) == ("complete", None)
+        await expect(shown.locator("#out")).to_contain_text("combining marks.")
+        assert await shown.locator("#out").text_content() == text(events)
     assert simulator.requests[0].body == simulator.requests[1].body == SENT.strip().encode()
 
 

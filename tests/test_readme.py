@@ -12,7 +12,7 @@ from playwright.async_api import expect
 from gateway.demo import Simulator
 from tests.processes import ROOT, Process, process
 from tests.servers import serve
-from tests.snippets import PAGES, blocks, chromium, module, other_origin, sh
+from tests.snippets import PAGES, blocks, module, page_of, sh
 
 README = (ROOT / "README.md").read_text()
 (HTML,) = blocks("html", README)
@@ -33,7 +33,7 @@ async def gw(simulator: Simulator, tmp_path: Path) -> AsyncIterator[Process]:
 
 @pytest.mark.parametrize("html", [HTML, module(SCRIPT)], ids=["client.js", "EventSource"])
 async def test_its_pages_stream_from_another_origin(simulator: Simulator, gw: Process, html: str) -> None:
-    async with chromium() as browser, other_origin(browser, html, gw.url) as page:
+    async with page_of(html, gw.url) as page:
         await expect(page.locator("body")).to_contain_text("sky")
         await simulator.until(lambda: simulator.states["done"] == 1)
     (request,) = simulator.requests
