@@ -99,17 +99,20 @@ environment() {
 	unlock
 }
 
-# Node's packages of the page's tests, when their list and npm are there.
-page_installed() { cmp -s "$ROOT/tests/page/package-lock.json" "$ROOT/tests/page/node_modules/installed.json"; }
-page_environment() {
-	{ [ -e "$ROOT/tests/page/package-lock.json" ] && have npm; } || return 0
-	page_installed && return
-	lock "$PYTHON"
-	if ! page_installed; then
-		say "Installing Node's packages into tests/page"
-		(cd "$ROOT/tests/page" && npm ci --silent --no-audit --no-fund && cp package-lock.json node_modules/installed.json)
-	fi
-	unlock
+# node_packages DIRECTORY...: Node's packages there, as their lists have them, when npm is there.
+node_installed() { cmp -s "$ROOT/$1/package-lock.json" "$ROOT/$1/node_modules/installed.json"; }
+node_packages() {
+	local directory
+	have npm || return 0
+	for directory in "$@"; do
+		node_installed "$directory" && continue
+		lock "$PYTHON"
+		if ! node_installed "$directory"; then
+			say "Installing Node's packages into $directory"
+			(cd "$ROOT/$directory" && npm ci --silent --no-audit --no-fund && cp package-lock.json node_modules/installed.json)
+		fi
+		unlock
+	done
 }
 
 # build_wheel DIRECTORY: the wheel of this checkout, with the pinned tools of the development environment.
