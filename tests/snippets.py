@@ -20,7 +20,8 @@ from tests.servers import serve
 SHOWN = "http://127.0.0.1:8000"
 """The address that documentation gives; a test's gateway has another."""
 
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*.md"))]
+PAGES += sorted(ROOT.glob("examples/*/*.md"))
 
 
 def blocks(language: str, page: str) -> list[str]:

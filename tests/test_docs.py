@@ -11,13 +11,14 @@ from starlette.routing import Mount, Route
 from gateway import errors, hooks
 from gateway.app import ROUTES
 from gateway.errors import GatewayError
+from gateway.openapi import document
 from gateway.relay import Kind, Outcome, Phase
 from gateway.requests import BODY_OPTIONS, GATEWAY_OPTIONS
 from gateway.settings import PREFIX, Settings
+from tests.processes import ROOT
+from tests.snippets import PAGES
 
-ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs/reference.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def shown_default(value: Any) -> str:
@@ -94,24 +95,46 @@ def test_every_word_of_the_contract_stands_in_the_reference(word: str) -> None:
     assert f"`{word}`" in REFERENCE
 
 
-@pytest.mark.parametrize("event", ["meta", "status", "end"])
-def test_every_event_stands_in_the_reference(event: str) -> None:
-    assert f"event: {event}" in REFERENCE
+def spelled_events() -> set[str]:
+    """The names that the code gives to events, wherever it does."""
+    spelling = re.compile(r"""(?:sidecar\("|b"event: )(\w+)""")
+    return {name for path in (ROOT / "gateway").rglob("*.py") for name in spelling.findall(path.read_text())}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_event_stands_in_the_reference_and_in_the_openapi_document() -> None:
+    documented = document(ROUTES)["components"]["schemas"]["Event"]["oneOf"]
+    assert spelled_events() == {"meta", "status", "end"}
+    assert spelled_events() == {kind["properties"]["event"]["const"] for kind in documented[1:]}
+    assert spelled_events() == set(re.findall("^event: (.*)$", REFERENCE, re.MULTILINE))
+
+
+def prose(page: Path) -> str:
+    """A page without its code, where a `#` begins no heading."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a heading can be linked by, as GitHub makes it: a second one of the same words ends in -1."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.append(plain if plain not in found else f"{plain}-{found.count(plain)}")
+    return set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    text = page.read_text()
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    text = prose(page)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert len(targets) == text.count("]("), "a link that is not read by this test"
+    for target in targets:
         if target.startswith(("http://", "https://")):
             continue
         path, _, anchor = target.partition("#")
         file = page if not path else page.parent / path
-        assert file.exists(), f"{page.name}: {target}"
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor in anchors, f"{page.name}: {target}"
+        assert file.exists(), target
+        assert file.resolve().is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(file), target
 
 
 def test_every_module_stands_in_the_architecture() -> None:
