@@ -324,6 +324,7 @@ export type ErrorCode =
   | "not_found"
   | "ollama_error"
   | "ollama_unreachable"
+  | "producer_lost"
   | "rejected"
   | "shape_failed"
   | "shutting_down"

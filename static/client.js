@@ -191,7 +191,7 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
 
   /** @param {number | undefined} status 200 when it was cut, 0 without an answer, none from an EventSource */
   function refused(status) {
-    if (terminal) return close();
+    if (terminal && status !== 200) return close();
     if (!resumable()) return lose("unreachable");
     if (status === 401 || status === 403) return lose("unauthorized", "The gateway asks for a key.");
     if (status === 204 || status === 404) return lose("gone", "The gateway no longer holds this stream.");

@@ -100,6 +100,7 @@ const WORDS: Record<ErrorCode, string> = {
   not_found: "There is no such thing.",
   ollama_error: "Ollama says no.",
   ollama_unreachable: "Ollama is away.",
+  producer_lost: "Its gateway went away.",
   rejected: "The operator says no.",
   shape_failed: "The operator's hook failed.",
   shutting_down: "Come back in a minute.",

@@ -13,6 +13,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.url = ""
         self.refusing = False
+        self.allowance: int | None = None
+        """Bytes after which every connection ends, wherever in an event that is."""
         self.passed = 0
         """Bytes that came back from the server."""
         self.moved = asyncio.Event()
@@ -36,8 +38,10 @@ class Proxy:
         await asyncio.gather(self._pump(reader, back), self._pump(there, writer, count=True))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool = False) -> None:
+        left = self.allowance if count else None
         try:
-            while data := await reader.read(65536):
+            while data := await reader.read(65536 if left is None else min(left, 65536)):
+                left = left and left - len(data)
                 writer.write(data)
                 await writer.drain()
                 if count:
