@@ -34,8 +34,6 @@ def configure(form: Literal["console", "json"], level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if form == "json" else _ConsoleFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # sse-starlette logs every event it sends at DEBUG: prompts and answers
-    logging.getLogger("sse_starlette").setLevel(logging.INFO)
     # its warnings are of malformed requests, say nothing of them, and anybody can cause as many as they like
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 

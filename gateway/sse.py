@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import AppStatus, EventSourceResponse
+from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,10 +23,6 @@ HEADERS = {
 }
 
 _PING = ServerSentEvent(comment="ping", sep="\n").encode()
-
-# At a shutdown streams end by their own terminal message when they are drained. Left on, this would cut them all
-# at the signal.
-AppStatus.enable_automatic_graceful_drain = False
 
 
 class StreamResponse(EventSourceResponse):
