@@ -369,7 +369,7 @@ async def test_what_was_just_loaded_is_known() -> None:
 
 
 async def test_a_server_that_hangs_keeps_nobody_waiting() -> None:
-    """The list of models waits for it until it counts as down, and a request not at all any more, first though it is."""
+    """The list of models waits until it counts as down; a request does not, first in the order though it is."""
     mute = {"tags": silence, "ps": silence, "version": silence}
     async with (
         upstream(silence, **mute) as first,
