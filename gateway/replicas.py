@@ -108,7 +108,7 @@ class Replica:
         self._posted = asyncio.Event()
         self._suspects: set[str] = set()
         self._heard_at = asyncio.get_running_loop().time()
-        self._lost = False
+        self._lost = self._troubled = False
         self._beats = 0
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -178,12 +178,18 @@ class Replica:
     def unfollow(self, key: str) -> None:
         self._followed.pop(key, None)
 
+    def trouble(self, error: Exception) -> None:
+        """Redis has failed. Said once, until it answers again."""
+        if not self._troubled:
+            self._troubled = True
+            logger.warning("Redis: %s", error)
+
     async def _for_ever(self, step: Callable[[], Coroutine[None, None, None]], pause: float) -> None:
         while not self._closing:
             try:
                 await step()
             except (RedisError, OSError) as error:
-                logger.warning("Redis: %s", error)
+                self.trouble(error)
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:
                 logger.exception("a replica's %s failed", step.__name__)
@@ -235,6 +241,9 @@ class Replica:
             "XREAD", "COUNT", READ_AT_ONCE, "BLOCK", BLOCK_MS, "STREAMS", *cursors, *cursors.values()
         )
         self._heard_at = asyncio.get_running_loop().time()
+        if self._troubled:
+            self._troubled = False
+            logger.info("Redis answers again.")
         for name, entries in answer or ():
             for entry_id, fields in entries:
                 self._hand_out(name.decode(), entry_id, fields)

@@ -6,7 +6,6 @@ ticket by a second at most.
 """
 
 import asyncio
-import logging
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -14,8 +13,6 @@ from redis.exceptions import RedisError
 from gateway.admission import Ticket, full
 from gateway.errors import Busy
 from gateway.replicas import KEY_TTL_MS, RETRY_SECONDS, Fields, Replica, translated
-
-logger = logging.getLogger(__name__)
 
 QUEUE, ACTIVE, TURNS = "gateway:queue", "gateway:active", "gateway:turns"
 
@@ -149,7 +146,7 @@ class SharedAdmission:
             try:
                 await self._look()
             except (RedisError, OSError) as error:
-                logger.warning("Redis: %s", error)
+                self._replica.trouble(error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _look(self) -> None:

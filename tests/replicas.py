@@ -2,15 +2,14 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.demo import Simulator
 from tests.gateways import Gateway, gateway
-from tests.processes import Process, free_port, process
+from tests.processes import free_port
 from tests.redis_server import Redis
 from tests.servers import serve
 
@@ -86,3 +85,12 @@ async def in_process(
         if isinstance(ollama, Simulator):
             ollama = await stack.enter_async_context(serve(ollama.app))
         yield [await stack.enter_async_context(gateway(ollama, redis_url=redis.url, **settings)) for _ in range(count)]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Until it holds, which no event tells."""
+    for _ in range(round(seconds * 100)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not within {seconds:g} s")

@@ -159,10 +159,11 @@ class RedisLogs(MemoryLogs):
         self._changed.set()
 
     def release(self, mirror: "Mirror") -> None:
-        """Let go of a mirror that has had no viewers for a while."""
-        self.replica.unfollow(log_key(mirror.sid))
+        """Let go of a mirror. Readers that still have it read on to its end."""
         if self._logs.get(mirror.sid) is mirror:
-            self._drop(mirror.sid)
+            self.replica.unfollow(log_key(mirror.sid))
+            del self._logs[mirror.sid]
+            self.size -= mirror.size
 
     def _drop(self, sid: str) -> None:
         log = self._logs[sid]
@@ -204,7 +205,7 @@ class RedisLogs(MemoryLogs):
             try:
                 await self._publish()
             except (RedisError, OSError) as error:
-                logger.warning("Redis: %s", error)
+                self.replica.trouble(error)
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
             if self._unpublished:
@@ -289,6 +290,7 @@ class RedisLogs(MemoryLogs):
         """Without Redis nothing is heard of the streams of others. Their readers shall not wait for ever."""
         for mirror in self._mirrors():
             mirror.lose(*mirror.obituary("The gateway has lost its Redis, which told of this stream."))
+            self.release(mirror)  # whoever comes back finds the stream again when Redis is back
 
 
 class PublishedLog(MemoryLog):

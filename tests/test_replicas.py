@@ -1,0 +1,156 @@
+"""Several replicas on one Redis: any of them serves any stream, and none of them runs a model twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.demo import Simulator
+from gateway.replicas import LOST_SECONDS
+from tests.gateways import Gateway
+from tests.redis_server import Redis
+from tests.replicas import in_process, until
+from tests.sse import Event, ending, messages
+
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Write a long story"}]}
+
+
+def numbered(events: list[Event]) -> list[Event]:
+    return [event for event in events if event.id]
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    return Simulator(token_rate=100, load_seconds=0, prompt_seconds=0, parallel=64)
+
+
+@pytest.fixture
+async def pair(simulator: Simulator, redis: Redis) -> AsyncIterator[list[Gateway]]:
+    async with in_process(simulator, redis, 2) as gateways:
+        yield gateways
+
+
+async def test_any_replica_reads_a_stream(pair: list[Gateway], simulator: Simulator) -> None:
+    """Live, late and again after the end: the same events, byte for byte, from one run of the model."""
+    here, there = pair
+    sid = await here.start(chat=CHAT | {"options": {"num_predict": 60}}, resume_window=30)
+    live = await asyncio.gather(*(gw.read(f"/api/streams/{sid}") for gw in (here, there, there)))
+    late = [await gw.read(f"/api/streams/{sid}") for gw in (here, there)]
+    assert ending(live[0]) == ("complete", None)
+    assert len(messages(live[0])) > 30
+    for events in (*live, *late):
+        assert numbered(events) == numbered(live[0])
+        assert events[0] == live[0][0]
+    assert len(simulator.requests) == 1
+
+
+async def test_a_reconnect_goes_on_at_another_replica(pair: list[Gateway], simulator: Simulator) -> None:
+    """Also by the one-shot address, and when the other replica has not yet heard of what was seen last."""
+    here, there = pair
+    path = "/api/chat?model=llama3.2&prompt=Write+a+long+story&resume_window=30&options.num_predict=100"
+    seen: list[Event] = []
+    for turn in range(20):
+        headers = {"Last-Event-ID": seen[-1].id or ""} if seen else {}
+        async with (here, there)[turn % 2].open(path, headers=headers) as events:
+            seen += [await events.next() for _ in range(3)]
+    sid, _ = (seen[-1].id or "").split("-")
+    assert [event.id for event in seen] == [f"{sid}-{seq}" for seq in range(1, 61)]
+    rest = await there.read(path, headers={"Last-Event-ID": seen[-1].id or ""})
+    whole = await here.read(f"/api/streams/{sid}")
+    assert seen + numbered(rest) == numbered(whole)
+    for gw in pair:
+        async with gw.session.get(gw.url + path, headers={"Last-Event-ID": whole[-1].id or ""}) as response:
+            assert response.status == 204
+    assert len(simulator.requests) == 1
+
+
+async def test_a_stop_reaches_the_replica_that_runs_it(pair: list[Gateway], simulator: Simulator) -> None:
+    here, there = pair
+    sid = await here.start(chat=CHAT)
+    async with here.open(f"/api/streams/{sid}") as near, there.open(f"/api/streams/{sid}") as far:
+        await near.next()
+        await far.next()
+        async with there.session.delete(f"{there.url}/api/streams/{sid}") as response:
+            assert response.status == 204
+        for events in (near, far):
+            assert ending([event async for event in events])[1] == "cancelled"
+    await until(lambda: simulator.running == 0)
+
+
+async def test_a_stream_that_nobody_knows(pair: list[Gateway]) -> None:
+    for gw in pair:
+        async with gw.session.get(f"{gw.url}/api/streams/{'0' * 32}") as response:
+            assert response.status == 404
+        async with gw.session.delete(f"{gw.url}/api/streams/{'0' * 32}") as response:
+            assert response.status == 204
+        async with gw.session.get(
+            f"{gw.url}/api/streams/{'0' * 32}", headers={"Last-Event-ID": "0" * 32 + "-1"}
+        ) as response:
+            assert response.status == 204
+
+
+async def test_the_last_viewer_at_another_replica_leaves(pair: list[Gateway], simulator: Simulator) -> None:
+    """It counts as the last one of all: the model is free at once."""
+    here, there = pair
+    sid = await here.start(chat=CHAT)
+    async with here.open(f"/api/streams/{sid}") as near, there.open(f"/api/streams/{sid}") as far:
+        await near.next()
+        await far.next()
+        near.response.close()
+        for _ in range(20):
+            await far.next()
+    await until(lambda: simulator.running == 0)
+    assert ending(await there.read(f"/api/streams/{sid}")) == ("cancelled", "cancelled")
+
+
+async def test_a_viewer_at_another_replica_keeps_it_running(pair: list[Gateway], simulator: Simulator) -> None:
+    here, there = pair
+    sid = await here.start(chat=CHAT | {"options": {"num_predict": 50}})
+    async with there.open(f"/api/streams/{sid}") as events:
+        assert ending([event async for event in events]) == ("complete", None)
+    assert len(simulator.requests) == 1
+
+
+async def test_status_is_seen_at_another_replica(redis: Redis) -> None:
+    simulator = Simulator(token_rate=0, load_seconds=1.5, prompt_seconds=0)
+    async with in_process(simulator, redis, 2, status_interval=0.2) as (here, there):
+        sid = await here.start(chat=CHAT)
+        events = await there.read(f"/api/streams/{sid}")
+        assert [event.json["phase"] for event in events if event.name == "status"][:3] == ["loading"] * 3
+        assert ending(events) == ("complete", None)
+
+
+def connections(redis: Redis) -> list[str]:
+    clients: bytes = redis.run("CLIENT", "LIST")
+    return clients.decode().splitlines()
+
+
+async def test_one_reader_of_redis_for_all_viewers(pair: list[Gateway], redis: Redis, simulator: Simulator) -> None:
+    """However many streams and viewers: one connection of each replica waits for news, and one sends commands."""
+    here, there = pair
+    sids = [await here.start(chat=CHAT | {"options": {"num_predict": 100}}) for _ in range(5)]
+    before = len(connections(redis))
+    viewers = [asyncio.create_task(there.read(f"/api/streams/{sid}")) for sid in sids for _ in range(20)]
+    await until(lambda: there.state["streams"].viewers == 100)
+    assert sum("cmd=xread" in each for each in connections(redis)) == 2
+    assert len(connections(redis)) <= before + 4
+    whole = await asyncio.gather(*viewers)
+    for number, events in enumerate(whole):
+        assert numbered(events) == numbered(whole[number // 20 * 20])
+        assert ending(events) == ("complete", None)
+    assert len(simulator.requests) == 5
+
+
+async def test_every_key_goes_by_itself(redis: Redis, simulator: Simulator) -> None:
+    """At any moment each has a time to live, and what has ended leaves nothing."""
+    async with in_process(simulator, redis, 2, max_active=2, retain_seconds=0) as (here, there):
+        sids = [await gw.start(chat=CHAT | {"options": {"num_predict": 50}}) for gw in (here, there) * 3]
+        viewers = [asyncio.create_task(here.read(f"/api/streams/{sid}")) for sid in sids]
+        while not all(viewer.done() for viewer in viewers):
+            assert min(redis.keys().values()) > 0, redis.keys()
+            await asyncio.sleep(0.05)
+        for viewer in viewers:
+            assert ending(await viewer) == ("complete", None)
+        assert redis.run("ZCARD", "gateway:active") == 0
+        await until(lambda: not redis.run("KEYS", "gateway:log:*"), LOST_SECONDS + 2)
+    assert set(redis.keys()) <= {"gateway:turns"}
