@@ -26,7 +26,7 @@ class NDJSONDecoder:
         if rest:
             self._tail.append(rest)
             self._held += len(rest)
-        if self._held > self._max_line or max(map(len, lines), default=0) > self._max_line:
+        if max([self._held, *map(len, lines)]) > self._max_line:
             raise BadUpstream(f"Ollama sent a line of more than {self._max_line} bytes (GATEWAY_MAX_LINE_BYTES).")
         return [line for line in lines if line and not line.isspace()]
 
