@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,6 +41,38 @@ async def sh(command: str, gw: Process, directory: Path | None = None) -> str:
     printed, _ = await shell.communicate()
     assert shell.returncode == 0
     return printed.decode()
+
+
+@asynccontextmanager
+async def started(command: str, directory: Path, environment: Mapping[str, str]) -> AsyncIterator[str]:
+    """A server that is started by a command, on a free port, and the address that it prints.
+
+    What installs something before is left out: the tests' environment has it.
+    """
+    command = re.sub(r"^(pip|npm) install\b.* && ", "", command).replace("5173", "0")
+    server = await asyncio.create_subprocess_exec(
+        *("bash", "-euc", f"exec {command}"), cwd=directory, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    assert server.stdout
+    try:
+        printed = ""
+        while not (url := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", printed)):
+            line = await server.stdout.readline()
+            assert line, printed
+            printed += line.decode()
+        yield url[0]
+    finally:
+        server.terminate()
+        await server.communicate()
+
+
+@asynccontextmanager
+async def site(command: str, directory: Path, environment: Mapping[str, str]) -> AsyncIterator[Page]:
+    """What is seen in a browser where this command says that its page is."""
+    async with started(command, directory, environment) as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(url)
+        yield page
 
 
 @asynccontextmanager

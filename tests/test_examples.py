@@ -11,13 +11,13 @@ from pathlib import Path
 
 import orjson
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
 from tests.processes import ROOT, process
 from tests.servers import serve
-from tests.snippets import SHOWN, blocks, chromium
+from tests.snippets import SHOWN, blocks, site
 from tests.sse import text
 
 EXAMPLES = ROOT / "examples"
@@ -58,32 +58,6 @@ def environment(gateway: str) -> dict[str, str]:
     return {"PATH": path, "HOME": os.environ["HOME"], "GATEWAY": gateway, "PYTHONUNBUFFERED": "1"}
 
 
-@asynccontextmanager
-async def site(command: str, directory: Path, gateway: str) -> AsyncIterator[Page]:
-    """What is seen in a browser where this command says that its page is."""
-    command = re.sub(r"^(pip|npm) install\b.* && ", "", command).replace("5173", "0")
-    server = await asyncio.create_subprocess_exec(
-        *("bash", "-euc", f"exec {command}"),
-        cwd=directory,
-        env=environment(gateway),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert server.stdout
-    try:
-        printed = ""
-        while not (url := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", printed)):
-            line = await server.stdout.readline()
-            assert line, printed
-            printed += line.decode()
-        async with chromium() as browser:
-            page = await browser.new_page()
-            await page.goto(url[0])
-            yield page
-    finally:
-        server.terminate()
-        await server.communicate()
-
-
 async def run(command: str, gateway: str, given: str = "") -> tuple[int, str]:
     """The exit code and what a command prints."""
     shell = await asyncio.create_subprocess_exec(
@@ -106,7 +80,7 @@ def test_every_example_is_listed() -> None:
 async def test_vanilla(simulator: Simulator, copied: Path) -> None:
     async with at_work(simulator, copied) as url:
         point(copied / "vanilla", url)
-        async with site(STARTS["vanilla"], copied, url) as page:
+        async with site(STARTS["vanilla"], copied, environment(url)) as page:
             await expect(page.locator("#answer")).to_have_text(await answer())
 
 
@@ -120,7 +94,7 @@ def point(folder: Path, gateway: str) -> None:
 async def test_pages_ask_stop_and_tell_errors(simulator: Simulator, copied: Path, example: str) -> None:
     async with at_work(simulator, copied, "--max-prompt-chars=100") as url:
         point(copied / example, url)
-        async with site(start(example), copied, url) as page:
+        async with site(start(example), copied, environment(url)) as page:
             ask, stop = page.get_by_role("button", name="Ask"), page.get_by_role("button", name="Stop")
             await ask.click()
             await expect(page.locator("#answer")).to_have_text(await answer())
@@ -147,7 +121,7 @@ def start(example: str) -> str:
 async def test_streamlit(simulator: Simulator, copied: Path) -> None:
     async with at_work(simulator, copied, "--max-prompt-chars=200") as url:
         flags = " --server.headless=true --server.address=127.0.0.1 --server.port=0 --browser.gatherUsageStats=false"
-        async with site(STARTS["streamlit"] + flags, copied, url) as page:
+        async with site(STARTS["streamlit"] + flags, copied, environment(url)) as page:
             await page.get_by_placeholder("Your question").fill("Why is the sky blue?")
             await page.keyboard.press("Enter")
             await simulator.until(lambda: simulator.states["done"] == 1)
