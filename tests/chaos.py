@@ -156,7 +156,9 @@ class Chaos:
     async def _direct(self, prompt: str, length: int) -> str:
         """The same answer, straight from a simulator."""
         if (prompt, length) not in self._texts:
-            async with self._session.post(self._twin + "/api/chat", json=_body(prompt, length)) as response:
+            headers = {"Connection": "close"}  # an idle one may be closed just when it is used again
+            body = _body(prompt, length)
+            async with self._session.post(self._twin + "/api/chat", json=body, headers=headers) as response:
                 lines = (await response.read()).splitlines()
             self._texts[prompt, length] = "".join(orjson.loads(line)["message"]["content"] for line in lines)
         return self._texts[prompt, length]

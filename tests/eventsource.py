@@ -19,22 +19,33 @@ async def follow(
     seconds: float = 60,
     cuts: random.Random | None = None,
 ) -> list[Event]:
-    """All events with an id, to the end. With `cuts` it also leaves by itself, now and then."""
+    """All events with an id, to the end. With `cuts` it also leaves by itself, now and then.
+
+    It does not before it has an id: one that asked by a one-shot address would ask anew, and go to the queue's end.
+    """
     seen: list[Event] = []
-    async with asyncio.timeout(seconds):
-        while True:
-            headers = ACCEPT | ({"Last-Event-ID": seen[-1].id or ""} if seen else {})
-            patience = cuts.expovariate(0.5) if cuts else seconds
-            with suppress(aiohttp.ClientError, TimeoutError):
-                async with session.get(url, headers=headers) as response, asyncio.timeout(patience):
-                    assert response.status in (200, 204, 502, 503, 504), await response.text()
-                    if response.status == 204:
-                        return seen
-                    if response.status == 200:
-                        await _read(response, seen)
-            if seen and seen[-1].name == "end":
-                return seen
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(seconds):
+            await _follow(session, url, seen, cuts)
+    except TimeoutError:
+        raise AssertionError(f"{url} has not ended within {seconds:g} s, after {seen[-1:]}") from None
+    return seen
+
+
+async def _follow(session: aiohttp.ClientSession, url: str, seen: list[Event], cuts: random.Random | None) -> None:
+    while True:
+        headers = ACCEPT | ({"Last-Event-ID": seen[-1].id or ""} if seen else {})
+        patience = cuts.expovariate(0.5) if cuts and seen else None
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(url, headers=headers) as response, asyncio.timeout(patience):
+                assert response.status in (200, 204, 502, 503, 504), await response.text()
+                if response.status == 204:
+                    return
+                if response.status == 200:
+                    await _read(response, seen)
+        if seen and seen[-1].name == "end":
+            return
+        await asyncio.sleep(0.05)
 
 
 async def _read(response: aiohttp.ClientResponse, seen: list[Event]) -> None:
