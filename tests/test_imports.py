@@ -14,7 +14,7 @@ SOURCES = {
 }
 
 ORDER = [
-    ["gateway.cli"],
+    ["gateway.cli", "gateway.asgi"],
     ["gateway.app"],
     ["gateway.routes.streams", "gateway.routes.models", "gateway.routes.health", "gateway.routes.page"],
     ["gateway.relay", "gateway.sse"],
@@ -80,7 +80,7 @@ def test_pure_modules(module: str) -> None:
         ("pydantic_settings", {"gateway.settings"}),
         ("prometheus_client", {"gateway.metrics"}),
         ("redis", {"gateway.replicas", "gateway.logs.redis", "gateway.shared_admission"}),
-        ("gateway.settings", {"gateway.cli", "gateway.app"}),
+        ("gateway.settings", {"gateway.cli", "gateway.asgi", "gateway.app"}),
         ("gateway.demo", {"gateway.cli"}),
     ],
 )
