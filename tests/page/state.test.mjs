@@ -1,7 +1,10 @@
 /** The state: how an answer takes its events, what is sent, what is counted. */
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import { test } from "node:test";
 import * as S from "../../static/js/state.js";
+
+globalThis.crypto ??= webcrypto; // Node 18 has it there only
 
 const line = (content, more = {}) => ({ type: "chunk", id: "s-1", chunk: { message: { content, ...more }, done: false } });
 const status = (phase, position) => ({ type: "status", phase, position, elapsed_ms: 0 });
