@@ -62,7 +62,7 @@ export interface Stream<Chunk extends AnyChunk = AnyChunk> extends AsyncIterable
 
 /** How to reach a gateway. */
 export interface ConnectionOptions {
-  /** The gateway's URL, without a slash at its end. Default: where this module was loaded from; Node has to say. */
+  /** The gateway's URL. Default: where this module was loaded from; Node has to say. */
   base?: string;
   /** An API key, sent as a bearer token. With a key, and in Node, the stream is read by `fetch`, else by EventSource. */
   key?: string;

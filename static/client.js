@@ -1,6 +1,6 @@
 /**
- * A client of the Ollama SSE gateway, for browsers and Node. Its documentation and types are in client.d.ts.
- * @import { ErrorPayload, StreamEvent, StreamOptions } from "./client.js"
+ * A client of the Ollama SSE gateway, for browsers and Node; client.d.ts documents it.
+ * @import { ErrorPayload, Stream, StreamEvent, StreamOptions } from "./client.js"
  */
 export const VERSION = "0.1.0";
 
@@ -24,12 +24,12 @@ export class GatewayError extends Error {
 }
 
 /** @param {object} body @param {StreamOptions} [options] */
-export const stream = (body, options) => read(() => create(body, options), options);
+export const stream = (body, options) => read(async () => openStream(await create(body, options), options), options);
 
 /** @param {string} id @param {StreamOptions} [options] */
 export function resume(id, options) {
   const [sid, seq] = id.split("-");
-  return read(async () => `/api/streams/${sid}`, { ...options, lastEventId: seq && id });
+  return read(async () => openStream(`/api/streams/${sid}`, { ...options, lastEventId: seq && id }), options);
 }
 
 /** @param {object} body @param {StreamOptions} [options] */
@@ -39,7 +39,7 @@ async function create(body, { base = ORIGIN, key, preset, variables, resumeWindo
   const headers = { ...authorization(key), "Content-Type": "application/json" };
   let answer, status;
   try {
-    const response = await fetch(`${base}/api/streams`, { method: "POST", headers, body: request });
+    const response = await fetch(base.replace(/\/$/, "") + "/api/streams", { method: "POST", headers, body: request });
     status = response.status;
     answer = await response.json();
   } catch {
@@ -52,11 +52,11 @@ async function create(body, { base = ORIGIN, key, preset, variables, resumeWindo
 /** @param {string} [key] @returns {Record<string, string>} */
 const authorization = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
-/** The chunks of a stream. @param {() => Promise<string>} start @param {StreamOptions} [options] */
-function read(start, { signal, onEvent, ...options } = {}) {
+/** The chunks of a stream. @param {() => Promise<Stream>} start @param {StreamOptions} [options] */
+function read(start, { signal, onEvent } = {}) {
   /** @type {any} */ let halt;
   /** @type {any} */ let opening;
-  /** @type {ReturnType<typeof openStream> | null} */ let events = null;
+  /** @type {any} */ let events;
   /** @type {Promise<void> | undefined} */ let stopped;
   const halted = new Promise((resolve) => (halt = resolve));
 
@@ -78,7 +78,7 @@ function read(start, { signal, onEvent, ...options } = {}) {
     try {
       signal?.throwIfAborted();
       if (stopped) return;
-      opening = start().then((url) => openStream(url, options));
+      opening = start();
       events = await Promise.race([opening, halted]);
       for await (const event of events ?? []) {
         if (stopped) break;
@@ -107,18 +107,18 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
   /** @type {any} */ let source;
   /** The open connection that `source` is about to replace. @type {any} */ let former;
   /** @type {any} */ let retry;
-  /** @type {number | null} */ let downSince = null;
+  /** @type {any} */ let wake;
   let byFetch = !!key || !globalThis.EventSource;
-  let wake = () => {};
   let lastSign = 0;
+  let downSince = 0;
   let terminal = false;
   let closed = false;
-  if (url[0] === "/") url = base + url;
+  if (url[0] === "/") url = base.replace(/\/$/, "") + url;
 
   const resumable = () => !ONE_SHOT.test(url);
 
   function connect() {
-    // A new EventSource has no Last-Event-ID to send; only its own reconnects have.
+    // Only an EventSource's own reconnects send a Last-Event-ID.
     const from = lastEventId ? `${url}?last_event_id=${lastEventId}` : url;
     if (source?.readyState === OPEN) former = source;
     else source?.close();
@@ -139,10 +139,10 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     if (closed) return;
     queue.push(event);
     if (event.type === "end" || event.type === "lost") close();
-    wake();
+    wake?.();
   }
 
-  /** @param {"gone" | "unauthorized" | "unreachable"} code */
+  /** @param {any} code */
   function lose(code, error = UNREACHABLE) {
     terminal = true;
     push({ type: "lost", error, code, phase: "connection", retryable: code !== "unauthorized" });
@@ -160,7 +160,8 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     if (type === "open") {
       // Only now: with no reader left a generation would be cancelled.
       former?.close();
-      former = downSince = null;
+      former = null;
+      downSince = 0;
       push({ type });
     } else if (type === "meta" || type === "status") {
       const sidecar = { ...JSON.parse(data), type };
@@ -183,13 +184,13 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
   }
 
   function down() {
-    if (downSince === null) {
+    if (!downSince) {
       downSince = Date.now();
       push({ type: "reconnecting" });
     } else if (Date.now() - downSince > GIVE_UP_MS) lose("unreachable");
   }
 
-  /** @param {number | undefined} status 200 when it was cut, 0 without an answer, none from an EventSource */
+  /** @param {any} status 200 when it was cut, 0 without an answer, none from an EventSource */
   function refused(status) {
     if (terminal && status !== 200) return close();
     if (!resumable()) return lose("unreachable");
@@ -197,7 +198,7 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     if (status === 204 || status === 404) return lose("gone", "The gateway no longer holds this stream.");
     down();
     if (closed) return;
-    // An EventSource that gave up hides why: ask by fetch, and at once.
+    // An EventSource that gave up hides why; fetch tells.
     retry = setTimeout(connect, byFetch ? RETRY_MS : 0);
     byFetch = true;
   }
@@ -209,13 +210,13 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     if (quiet > watchdog * 1000 && resumable() && !closed) connect();
   }
 
-  /** The page was away or offline, and a mobile browser kills its sockets without a word. @param {any} event */
+  /** The page was away: mobile browsers kill its sockets without a word. @param {any} event */
   function onPage({ type, persisted, target }) {
     if (!resumable()) return;
     // An open connection would keep the page out of the back/forward cache.
     if (type === "pagehide") return disconnect();
     // The time asleep says nothing about the gateway.
-    if (downSince !== null) downSince = Date.now();
+    if (downSince) downSince = Date.now();
     const stale = source.readyState !== OPEN || Date.now() - lastSign > 5_000;
     if (type === "pageshow" ? persisted : target.visibilityState !== "hidden" && stale) {
       if (persisted) down();
@@ -229,7 +230,7 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     clearInterval(watching);
     disconnect();
     for (const name of PAGE_EVENTS) globalThis.removeEventListener?.(name, onPage);
-    wake();
+    wake?.();
   }
 
   connect();
@@ -252,7 +253,7 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
           const event = queue.shift();
           if (event) yield event;
           else if (closed) return;
-          else await new Promise((resolve) => (wake = () => resolve(null)));
+          else await new Promise((resolve) => (wake = resolve));
         }
       } finally {
         close();
@@ -278,7 +279,7 @@ class FetchSource extends EventTarget {
     this.#abort.abort();
   }
 
-  /** @param {Promise<Response>} answer */
+  /** @param {any} answer */
   async #read(answer) {
     try {
       const { status, headers, body } = await answer;

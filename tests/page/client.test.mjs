@@ -47,7 +47,7 @@ const REAL = { setTimeout, setInterval, clearTimeout, clearInterval, now: Date.n
 
 /** The time, which passes when the test says so. (Node 18 mocks no Date.) */
 class Clock {
-  now = 0;
+  now = 1_000_000;
   #timers = new Map();
   #id = 0;
   constructor() {
@@ -271,7 +271,7 @@ test("a one-shot is never sent again before it has a stream", async () => {
 });
 
 test("a one-shot goes on by its stream's own address, under the path it was asked by", async () => {
-  const stream = openStream("/api/chat?prompt=/api/generate", { base: "http://host/below" });
+  const stream = openStream("/api/chat?prompt=/api/generate", { base: "http://host/below/" });
   const { ended } = reading(stream);
   opened[0].open();
   opened[0].sendNamed("meta", META);
@@ -403,7 +403,7 @@ test("an hour asleep is not an hour without a gateway", () =>
     const { types } = reading(stream);
     opened[0].open();
     opened[0].cut(Played.CONNECTING);
-    clock.now = 3_600_000;
+    clock.now += 3_600_000;
     listeners.get("online")({ type: "online", target: {} });
     opened[1].cut(Played.CONNECTING);
     opened[1].open();
