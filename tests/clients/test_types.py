@@ -6,6 +6,7 @@ from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -16,9 +17,12 @@ from gateway.relay import Kind, Outcome, Phase
 from gateway.requests import ChatBody, GenerateBody, Message, Options
 from gateway.routes.page import STATIC
 from tests.test_docs import error_classes
+from tests.transcripts import NAMES, load
 
 HERE = Path(__file__).parent
 TSC = HERE.parent / "page/node_modules/.bin/tsc"
+CLIENT = json.dumps(str(STATIC / "client.js"))
+TYPES = (STATIC / "client.d.ts").read_text()
 CLIENT_CODES = {"gone", "unreachable"}
 """What the client finds out by itself."""
 BEFORE_AND_BETWEEN = {"request", "connection"}
@@ -76,15 +80,52 @@ CONTRACT: dict[str, set[str]] = {
 """What the types name, and the names that the code has."""
 
 
+RECORDED = {"/api/chat": "ChatChunk", "/api/generate": "GenerateChunk", "/api/pull": "PullChunk"}
+"""The types of Ollama's lines, by what was asked."""
+
+MAX_LINE = 10_000
+"""Of a recording that is compiled; the only longer one has arguments for a tool, which no type describes."""
+
+
+def recorded(path: str) -> list[Any]:
+    """Ollama's recorded lines, errors aside."""
+    answers = [load(name) for name in NAMES]
+    lines = [
+        line for answer in answers if (answer.path, answer.status) == (path, 200) for line in answer.body.splitlines()
+    ]
+    chunks = [json.loads(line) for line in lines if len(line) < MAX_LINE]
+    return [chunk for chunk in chunks if "error" not in chunk]
+
+
+async def compiled(path: Path, lines: list[str]) -> list[tuple[str, int, str]]:
+    """The errors of a module that begins with these lines, and knows the client's types."""
+    names = sorted(set(re.findall(r"^export (?:type|interface) (\w+)", TYPES, re.MULTILINE)))
+    imports = f"import type {{ {', '.join(names)} }} from {CLIENT};"
+    (path / "module.ts").write_text("\n".join([*lines, imports]))
+    project = path / "tsconfig.json"
+    project.write_text(json.dumps({"extends": str(HERE / "tsconfig.json"), "files": ["module.ts"]}))
+    return await tsc(project)
+
+
+async def test_its_chunks_are_what_ollama_sends(tmp_path: Path) -> None:
+    """No field is missing in the types, and none is promised that is not there."""
+    chunks = {type_: recorded(path) for path, type_ in RECORDED.items()}
+    assert min(map(len, chunks.values())) > 10
+    assert (
+        await compiled(tmp_path, [f"({json.dumps(each)}) satisfies {type_}[];" for type_, each in chunks.items()]) == []
+    )
+
+
+async def test_a_wrong_chunk_would_be_found(tmp_path: Path) -> None:
+    wrong = [
+        f"({json.dumps([recorded(path)[0] | {'extra': 1}])}) satisfies {type_}[];" for path, type_ in RECORDED.items()
+    ]
+    assert [line for _, line, _ in await compiled(tmp_path, wrong)] == [1, 2, 3]
+
+
 async def contract(path: Path, types: dict[str, set[str]]) -> list[tuple[str, int, str]]:
     """The errors in what says that the types are as `types` has them; the line is the place in it, from 1."""
-    client = json.dumps(str(STATIC / "client.js"))
-    names = sorted(set(re.findall(r"\b[A-Z]\w+", " ".join(types))) - {"Exclude", "CLIENT"})
-    lines = [exactly(type_.replace("CLIENT", client), names) for type_, names in types.items()]
-    (path / "contract.ts").write_text("\n".join([*lines, f"import type {{ {', '.join(names)} }} from {client};"]))
-    project = path / "tsconfig.json"
-    project.write_text(json.dumps({"extends": str(HERE / "tsconfig.json"), "files": ["contract.ts"]}))
-    return await tsc(project)
+    return await compiled(path, [exactly(type_.replace("CLIENT", CLIENT), names) for type_, names in types.items()])
 
 
 async def test_its_names_are_those_of_the_code(tmp_path: Path) -> None:
