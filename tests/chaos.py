@@ -63,7 +63,8 @@ class Chaos:
         """Let `clients` ask for `seconds`, then wait for the last stream and see what is left."""
         twin = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, parallel=64)
         async with AsyncExitStack() as stack:
-            ollama = await stack.enter_async_context(serve(self.simulator.app))
+            # like Ollama, which never closes an idle connection: one closed in use would be an error of its own
+            ollama = await stack.enter_async_context(serve(self.simulator.app, timeout_keep_alive=3600))
             self._twin = await stack.enter_async_context(serve(twin.app))
             replicas = [asyncio.create_task(self._replica(number, ollama)) for number in range(REPLICAS)]
             urls = [f"http://127.0.0.1:{port}" for port in self._ports]
