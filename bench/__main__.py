@@ -16,7 +16,7 @@ import orjson
 import uvloop
 
 from bench import report
-from bench.contenders import DEFAULT, LITELLM, ROOT, Contender, other_gateway, serve, upstream
+from bench.contenders import DEFAULT, EXTRA, ROOT, Contender, other_gateway, serve, upstream
 from bench.scenarios import QUICK, SCENARIOS, Figures, Sizes
 
 SPARE_FILES = 500
@@ -25,7 +25,8 @@ SPARE_FILES = 500
 
 def main() -> int:
     options = _options()
-    missing = [command for command in ("nginx", *options.extra) if not shutil.which(command)]
+    extra = [EXTRA[name] for name in options.extra]
+    missing = [command for command in ("nginx", *(each.needs for each in extra)) if not shutil.which(command)]
     if missing or not Path("/proc/self/schedstat").exists():
         print(f"Missing: {' '.join(missing) or '/proc/self/schedstat (Linux)'}", file=sys.stderr)
         return 2
@@ -33,7 +34,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     sizes = QUICK if options.quick else Sizes()
     sizes = replace(sizes, kept=min(sizes.kept, (files - SPARE_FILES) // 2))
-    contenders = DEFAULT + [LITELLM] * bool(options.extra) + [other_gateway(each) for each in options.compare]
+    contenders = DEFAULT + extra + [other_gateway(each) for each in options.compare]
     names = [name for name in SCENARIOS if not options.only or name in options.only]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rounds = runner.run(measure(contenders, names, options.rounds, sizes))
@@ -80,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often; medians are shown (default: 5)")
     parser.add_argument("--quick", action="store_true", help="tiny numbers: to see that it works, not to measure")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="just this scenario; may be repeated")
-    parser.add_argument("--with", dest="extra", action="append", default=[], choices=["litellm"], help="if installed")
+    parser.add_argument("--with", dest="extra", action="append", default=[], choices=EXTRA, help="if installed")
     parser.add_argument(
         "--compare", action="append", default=[], type=Path, metavar="DIR", help="the gateway of another checkout, too"
     )

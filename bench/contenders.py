@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 START_SECONDS = 60
 
 GATEWAY = "gateway"
+REPLICAS = "2 replicas and Redis"
 DIRECT = "direct"
 NGINX = "nginx"
 
@@ -61,6 +62,7 @@ class Contender:
     checkout: Path = ROOT
     pings: bool = False
     is_gateway: bool = False
+    needs: str = ""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Server:
     port: int
     upstream: int
     pid: int = 0
+    directory: Path = Path()
 
     def cpu(self) -> float:
         """Seconds of CPU that its processes have used."""
@@ -103,6 +106,11 @@ def gateway(port: int, upstream: str, directory: Path) -> Sequence[str]:
     return [sys.executable, "-P", "-m", "gateway", f"--port={port}", "--max-active=100000"]
 
 
+def replicas(port: int, upstream: str, directory: Path) -> Sequence[str]:
+    """The same, twice, with the Redis that both share."""
+    return [sys.executable, "-P", "-m", "bench.replicas", str(port)]
+
+
 def litellm(port: int, upstream: str, directory: Path) -> Sequence[str]:
     options = {"--model": "ollama_chat/bench", "--api_base": f"http://{upstream}", "--host": "127.0.0.1"}
     return ["litellm", *(word for option in options.items() for word in option), "--port", str(port)]
@@ -114,7 +122,10 @@ DEFAULT = [
     Contender("thirty lines", command=thirty_lines, pings=True),
     Contender(GATEWAY, command=gateway, pings=True, is_gateway=True),
 ]
-LITELLM = Contender("litellm", "/v1/chat/completions", litellm)
+EXTRA = {
+    "litellm": Contender("litellm", "/v1/chat/completions", litellm, needs="litellm"),
+    "redis": Contender(REPLICAS, command=replicas, is_gateway=True, needs="redis-server"),
+}
 
 
 def other_gateway(checkout: Path) -> Contender:
@@ -140,7 +151,7 @@ async def serve(contender: Contender, upstream: int, directory: Path) -> AsyncIt
     command = contender.command(port, address, directory)
     environment = {"OLLAMA_HOST": f"http://{address}", **_LITELLM}
     async with _process(command, contender.checkout, port, directory, environment) as pid:
-        yield Server(contender, port, upstream, pid)
+        yield Server(contender, port, upstream, pid, directory)
 
 
 @asynccontextmanager

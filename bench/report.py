@@ -50,6 +50,16 @@ def figures(sizes: Sizes) -> dict[str, Figure]:
         "cancel_p99_ms": Figure("… p99, ms", 2),
         "viewer_percent": Figure("Each further viewer, % of the first one's CPU per token", 0),
         "replay_ms": Figure(f"Reading a retained log of {sizes.events} events, ms", 1),
+        "here_cpu_us": Figure(f"CPU per token with Redis, µs ({sizes.shared} streams, watched where they run)", 1),
+        "here_p50_ms": Figure("… age of a token on arrival, p50, ms", 2),
+        "here_p99_ms": Figure("… p99, ms", 2),
+        "here_commands": Figure("… Redis commands per token", 2),
+        "here_token_kib": Figure("… Redis memory per token, KiB", 2),
+        "there_cpu_us": Figure("CPU per token with Redis, µs (the same, watched at the other replica)", 1),
+        "there_p50_ms": Figure("… age of a token on arrival, p50, ms", 2),
+        "there_p99_ms": Figure("… p99, ms", 2),
+        "there_commands": Figure("… Redis commands per token", 2),
+        "there_token_kib": Figure("… Redis memory per token, KiB", 2),
         **{f"at_{count}_us": Figure(f"CPU per token at {count} streams, µs", 1) for count in sizes.counts},
     }
 

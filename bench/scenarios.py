@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.client import Load, chat, fetch, get, percentile
-from bench.contenders import Contender, Server
+from bench.contenders import REPLICAS, Contender, Server
+from bench.replicas import OTHER, SOCKET
 
 RATE = 50
 """Tokens a second of a paced stream."""
@@ -44,6 +45,7 @@ class Sizes:
     viewers: int = 5
     events: int = 10_000
     reads: int = 5
+    shared: int = 40
     counts: Sequence[int] = (1, 10, 50, 100, 250, 500)
     count_seconds: float = 2
     capacity: Sequence[int] = (100, 200, 400, 800, 1600)
@@ -65,6 +67,7 @@ QUICK = Sizes(
     viewers=2,
     events=200,
     reads=1,
+    shared=2,
     counts=(1, 5),
     count_seconds=0.2,
     capacity=(5,),
@@ -161,6 +164,39 @@ async def replay(server: Server, sizes: Sizes) -> Figures:
     return {"replay_ms": percentile(times, 50)}
 
 
+async def shared(server: Server, sizes: Sizes) -> Figures:
+    """Streams that run at one replica and are watched there, or at another one; and what Redis has to do with them."""
+    other = int((server.directory / OTHER).read_text())
+    figures: Figures = {}
+    for where, port in (("here", server.port), ("there", other)):
+        async with _load(server, sizes, port) as streams:
+            for _ in range(sizes.shared):
+                await streams.view(get(await _create(server, RATE, ENDLESS)))
+            memory, before = await _redis(server, "used_memory"), await _redis(server, "total_commands_processed")
+            cpu, tokens = await _measure(server, streams, sizes.settle, sizes.seconds)
+            commands = await _redis(server, "total_commands_processed") - before
+            every = tokens * (1 + sizes.settle / sizes.seconds)
+            figures |= {
+                f"{where}_cpu_us": _each(cpu, tokens),
+                f"{where}_p50_ms": percentile(streams.latencies, 50) / 1e6,
+                f"{where}_p99_ms": percentile(streams.latencies, 99) / 1e6,
+                f"{where}_commands": commands / every,
+                f"{where}_token_kib": (await _redis(server, "used_memory") - memory) / every / 1024,
+            }
+    return figures
+
+
+async def _redis(server: Server, name: str) -> int:
+    """A number out of Redis's INFO."""
+    reader, writer = await asyncio.open_unix_connection(server.directory / SOCKET)
+    try:
+        writer.write(b"INFO\r\n")
+        text = await reader.readexactly(int((await reader.readline())[1:]))
+        return int(text.partition(f"\r\n{name}:".encode())[2].split()[0])
+    finally:
+        writer.close()
+
+
 async def growth(server: Server, sizes: Sizes) -> Figures:
     """CPU per token by the number of streams."""
     figures: Figures = {}
@@ -198,9 +234,9 @@ async def kept_alive(server: Server, sizes: Sizes) -> Figures:
 
 
 @asynccontextmanager
-async def _load(server: Server, sizes: Sizes) -> AsyncIterator[Load]:
+async def _load(server: Server, sizes: Sizes, port: int = 0) -> AsyncIterator[Load]:
     """A load that is gone afterwards, also where a server does not notice that its clients have left."""
-    streams = Load(server.port)
+    streams = Load(port or server.port)
     try:
         yield streams
     finally:
@@ -271,6 +307,7 @@ SCENARIOS = {
     "cancel": Scenario(cancel),
     "viewers": Scenario(viewers, lambda contender: contender.is_gateway),
     "replay": Scenario(replay, lambda contender: contender.is_gateway),
+    "shared": Scenario(shared, lambda contender: contender.name == REPLICAS),
     "growth": Scenario(growth, lambda contender: contender.command is not None),
     "kept-alive": Scenario(kept_alive, lambda contender: contender.pings),
     "capacity": Scenario(capacity, once=True),  # it alone takes as long as half of a round

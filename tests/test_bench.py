@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.contenders import REPLICAS
 from bench.report import figures
 from bench.scenarios import QUICK, SCENARIOS
 
 ROOT = Path(__file__).parent.parent
-COMMAND = (sys.executable, "-P", "-m", "bench", "--quick", "--rounds=1")
+COMMAND = (sys.executable, "-P", "-m", "bench", "--quick", "--rounds=1", "--with=redis")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -21,10 +22,9 @@ def test_every_scenario_gives_figures(tmp_path: Path) -> None:
         [*COMMAND, f"--output={tmp_path}"], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    for scenario in SCENARIOS:
-        assert f"round 1: {scenario}, gateway" in run.stderr
     measured = json.loads((tmp_path / "results.json").read_text())["medians"]
-    assert set(measured["gateway"]) >= set(figures(QUICK))
+    assert all(f"round 1: {scenario}, " in run.stderr for scenario in SCENARIOS)
+    assert set(measured["gateway"]) | set(measured[REPLICAS]) >= set(figures(QUICK))
     assert all(math.isfinite(value) for each in measured.values() for value in each.values())
     for contender in ("nginx", "thirty lines"):
         assert {"paced_cpu_us", "burst_per_s", "added_p50_ms", "silent_kib", "cancel_p99_ms"} <= set(
@@ -34,7 +34,7 @@ def test_every_scenario_gives_figures(tmp_path: Path) -> None:
     table = (tmp_path / "table.md").read_text()
     assert table in run.stdout
     assert all(figure.title in table for figure in figures(QUICK).values())
-    assert (tmp_path / "streams.svg").read_text().count("<polyline") == 3
+    assert (tmp_path / "streams.svg").read_text().count("<polyline") == 4
 
 
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
             if line == "round 1: burst, gateway\n":
                 break
         started = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        assert len(started) == 4  # the upstream, nginx, thirty lines, the gateway
+        assert len(started) == 5  # the upstream, nginx, thirty lines, the gateway, the replicas with their Redis
         run.send_signal(signal.SIGINT)
         run.stderr.read()
     assert run.returncode != 0

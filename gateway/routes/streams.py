@@ -109,10 +109,11 @@ async def _resume(request: GatewayRequest, last_event_id: str, sid: str | None =
         resumes.labels("gone").inc()
         return Response(status_code=NO_CONTENT)
     log = logs[0] if len(logs) == 1 else None
-    if seen is None or log is None or (LOST > seen.seq > log.last and not log.behind):
+    told = seen is not None and seen.seq in (LOST, LOST + 1)  # of the death of the stream's writer
+    if seen is None or log is None or not (told or log.behind or seen.seq <= log.last):
         resumes.labels("invalid").inc()
         raise InvalidRequest("Last-Event-ID: is not the id of an event of this stream.")
-    if seen.seq >= LOST or (log.ended and seen.seq == log.last and not log.behind):
+    if told or (log.ended and seen.seq == log.last and not log.behind):
         resumes.labels("ended").inc()
         return Response(status_code=NO_CONTENT)
     if request.method == "HEAD":
