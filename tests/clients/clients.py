@@ -35,18 +35,19 @@ Client = Callable[[str, str, Browser], AsyncIterator[Event]]
 
 IN_A_PAGE = """
 async ({url, client}) => {
-  const events = []
   if (client) {
     const {openStream} = await import(client)
-    for await (const event of openStream(url)) events.push(event)
-    return events
+    for await (const event of openStream(url)) await tell(event)
+    return
   }
   const source = new EventSource(url)
   return new Promise((resolve) => {
     for (const name of ["message", "meta", "status", "end"])
       source.addEventListener(name, ({data, lastEventId}) => {
-        events.push({event: name, data, id: lastEventId})
-        if (name === "end") resolve(events, source.close())
+        const told = tell({event: name, data, id: lastEventId})
+        if (name !== "end") return
+        source.close()
+        told.then(resolve)
       })
   })
 }
@@ -103,14 +104,18 @@ def in_chromium(module: str | None) -> Client:
     """The browser's own EventSource, or the gateway's module of this name, in a page of another origin."""
 
     async def read(url: str, home: str, browser: Browser) -> AsyncIterator[Event]:
+        told: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         async with serve(FRONTEND) as origin:
             page = await browser.new_page()
+            await page.expose_function("tell", told.put_nowait)
             await page.goto(origin)
-            told = await page.evaluate(IN_A_PAGE, {"url": url, "client": module and home + module})
+            reading = asyncio.ensure_future(page.evaluate(IN_A_PAGE, {"url": url, "client": module and home + module}))
+            reading.add_done_callback(lambda _: told.put_nowait(None))
+            while (given := await told.get()) is not None:
+                if event := as_event(given):
+                    yield event
+            await reading
             await page.close()
-        for given in told:
-            if event := as_event(given):
-                yield event
 
     return read
 
