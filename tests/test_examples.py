@@ -103,7 +103,8 @@ async def test_pages_ask_stop_and_tell_errors(simulator: Simulator, copied: Path
             await ask.click()
             await simulator.until(lambda: simulator.running == 1)
             await stop.click()
-            await simulator.until(lambda: simulator.states["cancelled"] == 1)
+            await simulator.until(lambda: simulator.running == 0)
+            assert simulator.states["cancelled"] == 1
             await expect(ask).to_be_enabled()
             await page.locator("input").fill("x" * 101)
             await ask.click()

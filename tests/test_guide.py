@@ -95,8 +95,8 @@ async def test_resuming_after_a_cut(tmp_path: Path) -> None:
     ):
         await page.wait_for_function("document.body.textContent.length > 100")
         proxy.cut()
-        await simulator.until(lambda: simulator.states["done"] == 1)
-        assert chats(simulator) == 1
+        await simulator.until(lambda: simulator.running == 0)
+        assert (chats(simulator), simulator.states["cancelled"]) == (1, 0)
         await expect(page.locator("body")).to_have_text(await answer())
 
 
@@ -110,7 +110,7 @@ async def test_resuming_after_a_reload(tmp_path: Path) -> None:
     async with running(simulator, tmp_path) as gw, page_of(module(script), gw.url, prepare=KEEP) as page:
         await page.wait_for_function("document.body.textContent.length > 100")
         await page.reload()
-        await simulator.until(lambda: simulator.states["done"] == 1)
+        await simulator.until(lambda: simulator.running == 0)
         await page.wait_for_function("!sessionStorage.getItem('last')")
         assert chats(simulator) == 1
         before, after = await page.evaluate("[sessionStorage.getItem('before'), document.body.textContent]")
@@ -138,7 +138,8 @@ async def test_a_stop_button(tmp_path: Path) -> None:
     async with running(simulator, tmp_path) as gw, page_of(html, gw.url) as page:
         await page.wait_for_function("document.querySelector('#answer').textContent")
         await page.locator("#stop").click()
-        await simulator.until(lambda: simulator.states["cancelled"] == 1)
+        await simulator.until(lambda: simulator.running == 0)
+        assert simulator.states["cancelled"] == 1
 
 
 async def test_stopping_from_anywhere(tmp_path: Path) -> None:
