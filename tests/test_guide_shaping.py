@@ -105,7 +105,7 @@ async def test_the_hook_of_the_guide(simulator: Simulator, ollama: str, tmp_path
 async def test_the_hook_that_knows_notes(simulator: Simulator, ollama: str) -> None:
     """examples/hook, with the commands of its README."""
     start, asks = blocks("sh", (EXAMPLES / "hook/README.md").read_text())
-    assert start == "cd examples/hook\nollama-sse-gateway\n"
+    assert start == "cd examples/hook\n../../scripts/run\n"
     garden, password = asks.splitlines()
     async with process(EXAMPLES / "hook", ollama) as gw:
         assert '"done":true' in await sh(garden, gw)
