@@ -157,11 +157,11 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
       return;
     }
     lastSign = Date.now();
+    downSince = 0;
     if (type === "open") {
       // Only now: with no reader left a generation would be cancelled.
       former?.close();
       former = null;
-      downSince = 0;
       push({ type });
     } else if (type === "meta" || type === "status") {
       const sidecar = { ...JSON.parse(data), type };

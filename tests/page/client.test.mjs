@@ -300,6 +300,20 @@ test("silence: a new connection is made before the old one is given up", async (
   stream.close();
 });
 
+test("a stream that can still be read is not lost when no other connection can be had", async () => {
+  const stream = openStream("/api/streams/s");
+  const { types } = reading(stream);
+  opened[0].open();
+  for (let n = 1; n <= 10; n++) {
+    clock.tick(30_000);
+    opened[0].send(token(n), `s-${n}`);
+  }
+  await tick();
+  assert.equal(types().filter((type) => type === "chunk").length, 10);
+  assert.ok(!types().includes("lost"));
+  stream.close();
+});
+
 test("the watchdog's patience can be chosen", () => {
   const stream = openStream("/api/streams/s", { watchdog: 4 });
   opened[0].open();
