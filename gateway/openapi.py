@@ -34,7 +34,8 @@ Json = dict[str, Any]
 
 _STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _MAYBE = {"type": ["integer", "null"]}
-_EVENT_ID = {"type": "string", "pattern": "^([0-9a-z]{26,64}-[1-9][0-9]{0,17})?$"}
+_EVENT_ID = {"type": "string", "pattern": "^[0-9a-z]{26,64}-[1-9][0-9]{0,17}$"}
+_EVENT_ID_OR_NONE = {"anyOf": [_EVENT_ID, {"const": ""}]}
 _REF = "#/components/schemas/{model}"
 
 
@@ -50,11 +51,10 @@ def _array(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _event(name: str | None, payload: Json, with_id: bool = True) -> Json:
-    """An event as a parser sees it; `data` is the text of `payload`."""
+def _event(name: str, payload: Json, **more: Json) -> Json:
+    """An event as a parser sees it: `data` is the text of `payload`, and what has no name on the wire is a message."""
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": payload}
-    fields = {"event": {"const": name}, "data": data} if name else {"data": data}
-    return _object(**fields, id=_EVENT_ID) if with_id else _object(**fields)
+    return _object(event={"const": name}, data=data, **more)
 
 
 _FIGURES = {
@@ -88,10 +88,14 @@ SCHEMAS: dict[str, Json] = {
     "PullLine": _object({"digest": _STRING, "total": _INTEGER, "completed": _INTEGER}, status=_STRING),
     "Event": {
         "oneOf": [
-            _event(None, {"anyOf": [_ref(name) for name in ("ChatLine", "GenerateLine", "PullLine", "Error")]}),
-            _event("meta", _ref("Meta"), with_id=False),
-            _event("status", _ref("Status"), with_id=False),
-            _event("end", _ref("End")),
+            _event(
+                "message",
+                {"anyOf": [_ref(f"{each}Line") for each in ("Chat", "Generate", "Pull")] + [_ref("Error")]},
+                id=_EVENT_ID,
+            ),
+            _event("meta", _ref("Meta")),
+            _event("status", _ref("Status")),
+            _event("end", _ref("End"), id=_EVENT_ID),
         ]
     },
     "Model": _object(
@@ -131,8 +135,8 @@ def _option(name: str, schema: Json) -> Json:
 _PRESET = _query("preset", "A preset of the operator's; its variables are variables.NAME.")
 _WINDOW = _query("resume_window", "Seconds that the generation goes on unread.", {"type": "number", "minimum": 0})
 _SEEN = "The id of the last event that was read: go on after it."
-_SEEN_QUERY = _query("last_event_id", _SEEN + " The header wins.", _EVENT_ID)
-_SEEN_HEADER = {"name": "Last-Event-ID", "in": "header", "description": _SEEN, "schema": _EVENT_ID}
+_SEEN_QUERY = _query("last_event_id", _SEEN + " The header wins.", _EVENT_ID_OR_NONE)
+_SEEN_HEADER = {"name": "Last-Event-ID", "in": "header", "description": _SEEN, "schema": _EVENT_ID_OR_NONE}
 _SID = {"name": "sid", "in": "path", "required": True, "description": "The stream's id.", "schema": _STRING}
 _ASK = [
     _query("prompt", "What to ask.", {"type": "string", "pattern": r"\S"}, required=True),

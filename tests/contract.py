@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import orjson
 import schemathesis
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from schemathesis.checks import CheckContext
@@ -31,19 +30,12 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
                     del media["schema"]
 
 
-def payloads() -> dict[str, Draft202012Validator]:
-    """What the document says of the payload of each event."""
-    components = DOCUMENT["components"]
-    kinds = [kind["properties"] for kind in components["schemas"]["Event"]["oneOf"]]
-    return {
-        kind.get("event", {"const": "message"})["const"]: Draft202012Validator(
-            kind["data"]["contentSchema"] | {"components": components}
-        )
-        for kind in kinds
-    }
-
-
-PAYLOADS = payloads()
+COMPONENTS = {"components": DOCUMENT["components"]}
+EVENT = Draft202012Validator({"$ref": "#/components/schemas/Event"} | COMPONENTS)
+PAYLOADS = {
+    kind["properties"]["event"]["const"]: Draft202012Validator(kind["properties"]["data"]["contentSchema"] | COMPONENTS)
+    for kind in DOCUMENT["components"]["schemas"]["Event"]["oneOf"]
+}
 
 
 def check_events(body: bytes) -> None:
@@ -52,7 +44,8 @@ def check_events(body: bytes) -> None:
     assert rest == b""
     events = [event for block in blocks if block != b": ping" and (event := parse(block))]
     for event in events:
-        PAYLOADS[event.name].validate(orjson.loads(event.data))
+        EVENT.validate({"event": event.name, "data": event.data.decode()} | ({"id": event.id} if event.id else {}))
+        PAYLOADS[event.name].validate(event.json)
     ending(events)
 
 
