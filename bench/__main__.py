@@ -69,7 +69,9 @@ async def measure(
                 scenario = SCENARIOS[name]
                 turn = number % len(servers)  # nobody is always the first
                 for server in servers[turn:] + servers[:turn]:
-                    if scenario.concerns(server.contender) and not (scenario.once and number):
+                    only = server.contender.only
+                    concerned = name in only if only else scenario.concerns(server.contender)
+                    if concerned and not (scenario.once and number):
                         print(f"round {number + 1}: {name}, {server.contender.name}", file=sys.stderr)
                         figures[server.contender.name] |= await scenario.measure(server, sizes)
         measured.append(figures)

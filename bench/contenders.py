@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,10 @@ http {{
 
 @dataclass(frozen=True)
 class Contender:
-    """`command` makes the arguments of a process that serves `path` on `port` in front of `upstream`."""
+    """`command` makes the arguments of a process that serves `path` on `port` in front of `upstream`.
+
+    `only` names the scenarios it takes part in, if not in all; `needs` is a command that must be there.
+    """
 
     name: str
     path: str = "/api/chat"
@@ -62,6 +65,7 @@ class Contender:
     checkout: Path = ROOT
     pings: bool = False
     is_gateway: bool = False
+    only: Collection[str] = ()
     needs: str = ""
 
 
@@ -124,7 +128,9 @@ DEFAULT = [
 ]
 EXTRA = {
     "litellm": Contender("litellm", "/v1/chat/completions", litellm, needs="litellm"),
-    "redis": Contender(REPLICAS, command=replicas, is_gateway=True, needs="redis-server"),
+    "redis": Contender(
+        REPLICAS, command=replicas, only=("paced", "first-token", "cancel", "shared"), needs="redis-server"
+    ),
 }
 
 

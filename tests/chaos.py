@@ -170,13 +170,15 @@ def _body(prompt: str, length: int) -> dict[str, object]:
     return {"model": "llama3.2", "messages": messages, "options": {"seed": 7, "num_predict": length}}
 
 
-async def chaos(seconds: float, clients: int, seed: int) -> Chaos:
-    """Run it. Raises what went wrong."""
+async def chaos(seconds: float, clients: int, seed: int, expire: bool = False) -> Chaos:
+    """Run it, with `expire` until Redis is empty again. Raises what went wrong."""
     with redis_server() as redis, tempfile.TemporaryDirectory() as directory:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             run = Chaos(redis, session, Path(directory), seed)
             await run.run(seconds, clients)
-            return run
+        if expire:
+            await until(lambda: not redis.keys(), 90)
+        return run
 
 
 def main() -> None:
@@ -186,7 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = parser.parse_args()
     print("seed", arguments.seed, flush=True)
-    run = asyncio.run(chaos(arguments.minutes * 60, arguments.clients, arguments.seed))
+    run = asyncio.run(chaos(arguments.minutes * 60, arguments.clients, arguments.seed, expire=True))
     for result, count in run.outcomes.most_common():
         print(*result, count)
     print(*run.events.items())

@@ -34,7 +34,7 @@ def test_every_scenario_gives_figures(tmp_path: Path) -> None:
     table = (tmp_path / "table.md").read_text()
     assert table in run.stdout
     assert all(figure.title in table for figure in figures(QUICK).values())
-    assert (tmp_path / "streams.svg").read_text().count("<polyline") == 4
+    assert (tmp_path / "streams.svg").read_text().count("<polyline") == 3
 
 
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:

@@ -221,6 +221,18 @@ def test_one_server_and_several_do_not_go_together(tmp_path: Path, monkeypatch: 
     assert len(load().upstreams) == 2
 
 
+def test_the_password_of_redis_is_not_shown() -> None:
+    settings = load(["--redis-url=redis://me:s3cret@redis:6379/0"])
+    assert settings.redis_url == "redis://me:s3cret@redis:6379/0"
+    assert settings.summary().endswith(" redis_url=redis://***@redis:6379/0")
+
+
+@pytest.mark.parametrize("url", ["redis", "http://redis:6379", "redis://"])
+def test_what_is_no_redis(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_REDIS_URL \(--redis-url\): is not an address such as redis://"):
+        load([f"--redis-url={url}"])
+
+
 def test_summary_tells_what_differs() -> None:
     settings = load(["--port=1", "--ollama-url=ollama", "--cors-origins=https://a.example,https://b.example"])
     assert settings.summary() == ("ollama=http://ollama:11434 port=1 cors_origins=https://a.example,https://b.example")
