@@ -16,7 +16,7 @@ from gateway.demo import Simulator
 from gateway.events import LOST
 from gateway.replicas import COMMAND_SECONDS, LOST_SECONDS
 from tests.eventsource import ACCEPT, follow, whole
-from tests.processes import ROOT, free_port, process
+from tests.processes import INSTALLED, free_port, process
 from tests.redis_server import Redis, redis_server
 from tests.replicas import in_process, nginx, until
 from tests.servers import serve
@@ -124,7 +124,7 @@ async def test_without_redis_the_start_fails(tmp_path: Path, closed_port: str) -
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "--port=0", f"--redis-url={url}"),
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(INSTALLED)},
         stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await running.communicate()
@@ -137,7 +137,7 @@ async def test_workers_without_redis_are_refused(tmp_path: Path) -> None:
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "gateway.asgi:app", "--workers=2", f"--port={free_port()}"),
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(INSTALLED)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -153,7 +153,8 @@ async def test_workers_with_redis_are_replicas(tmp_path: Path, redis: Redis, ses
         running = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "uvicorn", "gateway.asgi:app", "--workers=2", f"--port={port}"),
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "GATEWAY_REDIS_URL": redis.url, "GATEWAY_OLLAMA_URL": ollama},
+            env=os.environ
+            | {"PYTHONPATH": str(INSTALLED), "GATEWAY_REDIS_URL": redis.url, "GATEWAY_OLLAMA_URL": ollama},
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:

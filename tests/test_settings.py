@@ -229,7 +229,9 @@ def test_the_password_of_redis_is_not_shown() -> None:
 
 @pytest.mark.parametrize("url", ["redis", "http://redis:6379", "redis://"])
 def test_what_is_no_redis(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^GATEWAY_REDIS_URL \(--redis-url\): is not an address such as redis://"):
+    with pytest.raises(
+        ConfigurationError, match=r"^GATEWAY_REDIS_URL \(--redis-url\): is not an address such as redis://"
+    ):
         load([f"--redis-url={url}"])
 
 
