@@ -6,12 +6,15 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.demo import Simulator
 from gateway.openapi import OPERATIONS
 from tests.processes import INSTALLED, ROOT, process
 from tests.servers import serve
 
 
+@pytest.mark.timeout(300)
 async def test_the_document_and_the_server_agree(tmp_path: Path) -> None:
     """Answers of every status, type and body that is documented and of no other; no valid request is refused."""
     simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, pull_seconds=0)
