@@ -17,16 +17,16 @@ class NDJSONDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that `chunk` completes, without their LF."""
-        *lines, rest = chunk.split(b"\n")
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
         if lines and self._tail:
             self._tail.append(lines[0])
-            self._held += len(lines[0])
             lines[0] = b"".join(self._tail)
             self._tail, self._held = [], 0
         if rest:
             self._tail.append(rest)
             self._held += len(rest)
-        if max([self._held, *map(len, lines)]) > self._max_line:
+        if self._held > self._max_line or (lines and max(map(len, lines)) > self._max_line):
             raise BadUpstream(f"Ollama sent a line of more than {self._max_line} bytes (GATEWAY_MAX_LINE_BYTES).")
         return [line for line in lines if line and not line.isspace()]
 
