@@ -34,10 +34,13 @@ COMMAND_SECONDS = 5.0
 RETRY_SECONDS = 0.25
 BLOCK_MS = 1000
 READ_AT_ONCE = 256
-INBOX_LENGTH = 100_000
+INBOX_LENGTH = 10_000
+OUTBOX_LENGTH = 100_000
+"""What is posted beyond it, while Redis is away, is lost: whatever matters is told again at the next renewal."""
+
 KEY_TTL_MS = 60_000
 RENEW_BEATS = 15
-"""So many beats apart the keys that are needed get their TTL anew."""
+"""So many beats apart the keys that are needed get their TTL anew, and what Redis should know is told again."""
 
 REPLICAS = "gateway:replicas"
 
@@ -87,19 +90,18 @@ def translated() -> Iterator[None]:
 class Replica:
     """One process of several. To be used as an async context manager; what it hears is told to the callbacks.
 
-    `needed` tells which keys have to be kept alive, `watched` of which replicas a death must be noticed in any case.
-    `on_mail` gets each message from another replica, by its fields; `on_death` the name of a replica that is gone;
-    `on_arrival` is called when this one is new to Redis, or was taken for dead; `on_outage` when Redis has not
-    answered for `LOST_SECONDS`.
+    `watched` tells of which replicas a death must be noticed in any case. `on_mail` gets each message from another
+    replica, by its fields; `on_death` the name of a replica that is gone; `on_renewal` is called each `RENEW_BEATS`,
+    and at once when Redis is new or this one was taken for dead: the keys that are needed get their TTL anew, and
+    what may have been lost is told again; `on_outage` when Redis has done nothing for `LOST_SECONDS`.
     """
 
     def __init__(self, url: str) -> None:
         self.name = secrets.token_hex(8)
         self.on_mail: list[Callable[[Fields], None]] = []
         self.on_death: list[Callable[[str], Coroutine[None, None, None]]] = []
-        self.on_arrival: list[Callable[[], Coroutine[None, None, None]]] = []
+        self.on_renewal: list[Callable[[], Coroutine[None, None, None]]] = []
         self.on_outage: list[Callable[[], None]] = []
-        self.needed: Callable[[], list[str]] = list
         self.watched: Callable[[], set[str]] = set
         self._redis = connect(url)
         self._reader = connect(url, COMMAND_SECONDS + BLOCK_MS / 1000)
@@ -107,9 +109,9 @@ class Replica:
         self._outbox: list[tuple[Any, ...]] = []
         self._posted = asyncio.Event()
         self._suspects: set[str] = set()
-        self._heard_at = asyncio.get_running_loop().time()
+        self._read_at = self._beat_at = asyncio.get_running_loop().time()
         self._lost = self._troubled = False
-        self._beats = 0
+        self._beats_to_renewal = 0
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -142,8 +144,8 @@ class Replica:
 
     @property
     def silent_seconds(self) -> float:
-        """How long Redis has not answered."""
-        return asyncio.get_running_loop().time() - self._heard_at
+        """How long Redis has not answered, or has refused what is written: it may be full, or a read-only copy."""
+        return asyncio.get_running_loop().time() - min(self._read_at, self._beat_at)
 
     async def run(self, *command: Any) -> Any:
         """One command's answer. Raises `RedisError` or `OSError`."""
@@ -159,7 +161,8 @@ class Replica:
 
     def post(self, *command: Any) -> None:
         """Run a command soon, after those posted before, and again until Redis has answered: it must bear that."""
-        self._outbox.append(command)
+        if len(self._outbox) < OUTBOX_LENGTH:
+            self._outbox.append(command)
         self._posted.set()
 
     def send(self, replica: str, what: str, sid: str, data: bytes = b"") -> None:
@@ -197,23 +200,29 @@ class Replica:
             await asyncio.sleep(pause)
 
     async def _beat(self) -> None:
-        """Show that this replica lives, and that its keys are still needed."""
-        kept = []
-        if self._beats % RENEW_BEATS == 0:
-            kept = [REPLICAS, inbox_key(self.name), *self.needed()]
-        self._beats += 1
+        """Show that this replica lives, and now and then what it needs."""
+        lease, lease_ms = lease_key(self.name), round(LEASE_SECONDS * 1000)
         new, *_ = await self.run_all(
             [
                 ("SADD", REPLICAS, self.name),
-                ("SET", lease_key(self.name), "", "PX", round(LEASE_SECONDS * 1000)),
-                *(("PEXPIRE", key, KEY_TTL_MS) for key in kept),
+                ("PEXPIRE", REPLICAS, KEY_TTL_MS),
+                ("PEXPIRE", inbox_key(self.name), KEY_TTL_MS),
+                ("PEXPIRE", lease, lease_ms),  # which a full Redis does, where it refuses the next
+                ("SET", lease, "", "PX", lease_ms),
             ]
         )
         if isinstance(new, Exception):
             raise new
-        if new:
-            for callback in self.on_arrival:
+        self._beat_at = asyncio.get_running_loop().time()
+        if self._troubled:
+            self._troubled = False
+            logger.info("Redis answers again.")
+        if new or self._beats_to_renewal == 0:
+            self._beats_to_renewal = 0  # until all is done
+            for callback in self.on_renewal:
                 await callback()
+            self._beats_to_renewal = RENEW_BEATS
+        self._beats_to_renewal -= 1
 
     async def _look(self) -> None:
         """Find out who has died, and whether Redis itself is there."""
@@ -240,10 +249,7 @@ class Replica:
         answer = await self._reader.execute_command(  # type: ignore[no-untyped-call]
             "XREAD", "COUNT", READ_AT_ONCE, "BLOCK", BLOCK_MS, "STREAMS", *cursors, *cursors.values()
         )
-        self._heard_at = asyncio.get_running_loop().time()
-        if self._troubled:
-            self._troubled = False
-            logger.info("Redis answers again.")
+        self._read_at = asyncio.get_running_loop().time()
         for name, entries in answer or ():
             for entry_id, fields in entries:
                 self._hand_out(name.decode(), entry_id, fields)
@@ -262,11 +268,11 @@ class Replica:
         if not self._outbox:
             self._posted.clear()
             await self._posted.wait()
-        batch = self._outbox[:READ_AT_ONCE]
-        for answer in await self.run_all(batch):
-            if isinstance(answer, Exception):
-                logger.warning("Redis: %s", answer)
-        del self._outbox[: len(batch)]
+        answers = await self.run_all(self._outbox[:READ_AT_ONCE])
+        refused = next((place for place, answer in enumerate(answers) if isinstance(answer, Exception)), None)
+        del self._outbox[: len(answers) if refused is None else refused]
+        if refused is not None:
+            raise answers[refused]  # and this one and those after it again, in their order
 
     def _mail(self, _: bytes, fields: Fields) -> None:
         if fields[b"what"] != b"wake":

@@ -22,19 +22,33 @@ CHANGE = """
 local queue, active, turns = KEYS[1], KEYS[2], KEYS[3]
 local what, ticket, max_active, max_queued, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local changed = false
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+local function missing(member)
+  return not redis.call('ZSCORE', active, member) and not redis.call('ZSCORE', queue, member)
+end
 if what == 'enter' then
-  if not redis.call('ZSCORE', active, ticket) and not redis.call('ZSCORE', queue, ticket) then
+  if missing(ticket) then
     local running, waiting = redis.call('ZCARD', active), redis.call('ZCARD', queue)
     if running >= max_active and waiting >= max_queued then return {-1, running, waiting} end
-    local time = redis.call('TIME')
-    redis.call('ZADD', queue, time[1] * 1000000 + time[2], ticket)
+    redis.call('ZADD', queue, now(), ticket)
   end
 elseif what == 'leave' then
   changed = redis.call('ZREM', queue, ticket) + redis.call('ZREM', active, ticket) > 0
-elseif what == 'bury' then
+elseif what == 'hold' then
+  local newest, held = tonumber(ARGV[6]), {}
+  for index = 7, #ARGV, 2 do
+    local member, state = ARGV[index], ARGV[index + 1]
+    held[member] = true
+    if state == 'active' and missing(member) then redis.call('ZADD', active, now(), member) end
+    if state == 'queued' and missing(member) then redis.call('ZADD', queue, now() + index, member) end
+  end
   for _, set in ipairs({queue, active}) do
     for _, member in ipairs(redis.call('ZRANGE', set, 0, -1)) do
-      if string.sub(member, 1, #ticket) == ticket then
+      local number = string.sub(member, 1, #ticket) == ticket and tonumber(string.sub(member, #ticket + 1))
+      if number and number <= newest and not held[member] then
         redis.call('ZREM', set, member)
         changed = true
       end
@@ -56,7 +70,11 @@ end
 local place = redis.call('ZRANK', queue, ticket)
 return {place and place + 1 or 0, 0, 0}
 """
-"""Enter, leave or bury; then give free slots to those who wait longest. Returns the ticket's place, or -1 if full."""
+"""Enter, leave, or `hold` of a replica's tickets up to the number `newest` these and no others; then give free slots to
+those who wait longest. Returns the ticket's place, or -1 if full."""
+
+NO_MORE = 2**53
+"""Above the number of every ticket."""
 
 PLACES = """
 local places = {}
@@ -78,10 +96,11 @@ class SharedAdmission:
         self._max_queued = max_queued
         self._active: dict[Ticket, str] = {}
         self._queue: dict[Ticket, str] = {}
+        self._entering: set[str] = set()
         self._count = 0
         self._moved = asyncio.Event()
         self._closing = False
-        replica.on_arrival.append(self._return)
+        replica.on_renewal.append(self._hold)
         replica.on_death.append(self._bury)
         replica.on_outage.append(self._give_up)
 
@@ -107,12 +126,15 @@ class SharedAdmission:
         """Join the queue. Raises `Busy` when there is no place left, or no Redis."""
         self._count += 1
         ticket, name = Ticket(self), f"{self._replica.name}:{self._count}"
+        self._entering.add(name)
         try:
             with translated():
                 place, running, waiting = await self._replica.run(*self._change("enter", name))
         except BaseException:
             self._replica.post(*self._change("leave", name))  # it may have entered, unheard
             raise
+        finally:
+            self._entering.discard(name)
         if place < 0:
             raise full(running, waiting)
         if place:
@@ -155,26 +177,25 @@ class SharedAdmission:
             return
         asked = dict(self._queue)
         places = await self._replica.run("EVAL", PLACES, 2, QUEUE, ACTIVE, *asked.values())
-        for (ticket, name), place in zip(asked.items(), places, strict=True):
+        for ticket, place in zip(asked, places, strict=True):
             if ticket not in self._queue:  # it has left meanwhile
                 continue
             if place == 0:
                 self._active[ticket] = self._queue.pop(ticket)
             if place >= 0:
                 ticket.move(place)
-            else:
-                self._replica.post(*self._change("enter", name))
+        if -1 in places:
+            await self._hold()
 
-    async def _return(self) -> None:
-        """Redis is new, or took this replica for dead: hold again what is held."""
-        now = await self._replica.run("TIME")
-        for key, tickets in ((ACTIVE, self._active), (QUEUE, self._queue)):
-            for place, name in enumerate(tickets.values()):
-                await self._replica.run("ZADD", key, "NX", int(now[0]) * 1_000_000 + place, name)
-            await self._replica.run("PEXPIRE", key, KEY_TTL_MS)
+    async def _hold(self) -> None:
+        """Let Redis know what is held, and nothing else: it may be new, may have taken this replica for dead, or may
+        have run an `enter` that was given up only after its `leave`."""
+        states = ("active", self._active.values()), ("queued", self._queue.values()), ("entering", self._entering)
+        held = [word for state, names in states for name in names for word in (name, state)]
+        await self._replica.run(*self._change("hold", f"{self._replica.name}:"), self._count, *held)
 
     async def _bury(self, replica: str) -> None:
-        await self._replica.run(*self._change("bury", f"{replica}:"))
+        await self._replica.run(*self._change("hold", f"{replica}:"), NO_MORE)
 
     def _give_up(self) -> None:
         """Without Redis nobody's turn comes."""

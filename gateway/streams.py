@@ -57,6 +57,7 @@ class Streams:
         self._attach_timeout = attach_timeout
         self._max_resume_window = max_resume_window
         self._observers = observers
+        self._return_window = 0.0
         self._running: dict[str, Generation] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -89,7 +90,7 @@ class Streams:
             log,
             upstreams=self._upstreams,
             limits=self._limits,
-            resume_window=min(resume_window, self._max_resume_window),
+            resume_window=max(min(resume_window, self._max_resume_window), self._return_window),
             on_change=self._changed,
             on_release=self._released,
         )
@@ -169,8 +170,9 @@ class Streams:
     def hand_over(self) -> None:
         """Take nothing new, and send viewers who return by themselves to other replicas, while what runs goes on."""
         self.draining = True
+        self._return_window = self._attach_timeout  # also of what is being started at this moment
         for generation in self._running.values():
-            generation.await_return(self._attach_timeout)
+            generation.await_return(self._return_window)
         self._logs.dismiss(HAND_OVER_RETRY_MS)
 
     async def drain(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ batch's last event as id, so that Redis refuses a second writer; `end` marks the
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import orjson
@@ -89,8 +90,8 @@ class RedisLogs(MemoryLogs):
         replica.on_mail.append(self._mail)
         replica.on_death.append(self._died)
         replica.on_outage.append(self._outage)
-        replica.needed = lambda: [log_key(log.sid) for log in self._published()]
-        replica.watched = lambda: {mirror.producer for mirror in self._mirrors()}
+        replica.on_renewal.append(self._renew)
+        replica.watched = self._partners
 
     async def __aenter__(self) -> "RedisLogs":
         self._publisher = asyncio.create_task(self._publish_all(), name="publisher")
@@ -100,11 +101,12 @@ class RedisLogs(MemoryLogs):
         self._closing = True  # because redis-py may swallow a cancellation
         self._publisher.cancel()
         await asyncio.wait([self._publisher])
-        try:
-            while self._unpublished:
+        with suppress(RedisError, OSError):
+            while self._unpublished and self.problem is None:
                 await self._publish()
-        except (RedisError, OSError) as error:
-            logger.warning("Redis: %s; other replicas will not learn how the last streams ended.", error)
+                await asyncio.sleep(PUBLISH_SECONDS)
+        if self._unpublished:
+            logger.warning("Redis is away: other replicas will not learn how the last streams ended.")
         self.close()
 
     @property
@@ -130,9 +132,9 @@ class RedisLogs(MemoryLogs):
         return log
 
     async def find(self, sid: str) -> MemoryLog | None:
-        if sid in self._logs:
-            return self._logs[sid]
         if sid not in self._finding:
+            if sid in self._logs:
+                return self._logs[sid]
             task = self._finding[sid] = asyncio.create_task(self._fetch(sid))
             task.add_done_callback(lambda _: self._finding.pop(sid))
         with translated():  # shielded, because several requests may wait for it
@@ -187,11 +189,15 @@ class RedisLogs(MemoryLogs):
         mirror = Mirror(self, sid, first[b"head"], first[b"producer"].decode())
         self.hold(mirror)
         last_id = HEAD_ID
-        while page:
-            for entry_id, fields in page:
-                mirror.take(entry_id, fields)
-                last_id = entry_id.decode()
-            page = await self.replica.run("XRANGE", key, f"({last_id}", "+", "COUNT", PAGE)
+        try:
+            while page:
+                for entry_id, fields in page:
+                    mirror.take(entry_id, fields)
+                    last_id = entry_id.decode()
+                page = await self.replica.run("XRANGE", key, f"({last_id}", "+", "COUNT", PAGE)
+        except BaseException:
+            self.release(mirror)
+            raise
         mirror.dismiss(self._farewell)
         if not mirror.ended:
             self.replica.follow(key, last_id, mirror.take)
@@ -215,38 +221,38 @@ class RedisLogs(MemoryLogs):
     async def _publish(self) -> None:
         """Send once what is not in Redis yet, of each log as much as makes an entry."""
         logs, self._unpublished = list(self._unpublished), {}
-        sent = [(log, count, command) for log in logs for count, command in log.commands(self._ttl_ms)]
+        sent = [(log, last, command) for log in logs for last, command in log.commands(self._ttl_ms)]
         try:
             answers = await self.replica.run_all([command for _, _, command in sent])
+            for (log, last, command), answer in zip(sent, answers, strict=True):
+                if command[0] == "XADD":
+                    await self._learn(log, last, answer)
         except BaseException:
             self._unpublished = dict.fromkeys(logs) | self._unpublished
             raise
-        for (log, count, command), answer in zip(sent, answers, strict=True):
-            if command[0] == "XADD":
-                await self._learn(log, count, answer)
         for log in logs:
             if log.unsent or log.fresh:
                 self.publish(log)
             elif log.ended:
                 self.retain(log)
 
-    async def _learn(self, log: "PublishedLog", count: int, answer: Any) -> None:
-        """Learn what has become of an entry with the next `count` events."""
+    async def _learn(self, log: "PublishedLog", last: int, answer: Any) -> None:
+        """Learn what has become of an entry that goes up to the event `last`."""
         if answer is None:  # Redis has forgotten the log: it was restarted, or has lost it under pressure
             log.fresh, log.sent = True, 0
         elif not isinstance(answer, Exception):
             log.fresh = False
-            log.sent += count
+            log.sent = last
         elif isinstance(answer, ResponseError) and "equal or smaller" in str(answer):
             await self._refused(log)
         else:
-            logger.warning("Redis: %s", answer)
+            self.replica.trouble(answer)
 
     async def _refused(self, log: "PublishedLog") -> None:
         """Redis has newer events: this replica's own, if an answer was lost on the way, or somebody has ended it."""
-        (entry_id, _), *_ = await self.replica.run("XREVRANGE", log_key(log.sid), "+", "-", "COUNT", 1)
-        log.fresh = False
-        if (seq := int(entry_id.partition(b"-")[0])) < events.LOST:
+        newest = await self.replica.run("XREVRANGE", log_key(log.sid), "+", "-", "COUNT", 1)
+        log.fresh = not newest
+        if (seq := int(newest[0][0].partition(b"-")[0]) if newest else 0) < events.LOST:
             log.sent = seq
         else:
             log.sent = log.last
@@ -273,6 +279,20 @@ class RedisLogs(MemoryLogs):
         if sender in log.replicas:
             log.replicas.discard(sender)
             self._writer.left(log.sid)
+
+    def _partners(self) -> set[str]:
+        """The replicas that write what is read here, or read what is written here."""
+        return {mirror.producer for mirror in self._mirrors()}.union(*(log.replicas for log in self._published()))
+
+    async def _renew(self) -> None:
+        for mirror in self._mirrors():
+            mirror.remind()
+        logs = self._published()
+        kept = await self.replica.run_all([("PEXPIRE", log_key(log.sid), KEY_TTL_MS) for log in logs])
+        for log, there in zip(logs, kept, strict=True):
+            if there == 0:
+                log.fresh, log.sent = True, 0
+                self.publish(log)
 
     async def _died(self, replica: str) -> None:
         for published in self._published():
@@ -328,14 +348,14 @@ class PublishedLog(MemoryLog):
         ]
 
     def commands(self, ttl_ms: int) -> list[tuple[int, tuple[Any, ...]]]:
-        """What makes Redis know what is new, and how many events each command adds; `ttl_ms` is an ended log's."""
+        """What makes Redis know what is new, and up to which event each command goes; `ttl_ms` is an ended log's."""
         commands = [(0, command) for command in self.beginning()] if self.fresh else []
         if frames := self._next_frames():
             last = self.sent + len(frames)
             fields: list[object] = ["first", self.sent + 1, "events", b"".join(frames)]
             if self.ended and last == self.last:
                 fields += ["end", 1]
-            commands.append((len(frames), ("XADD", log_key(self.sid), "NOMKSTREAM", f"{last}-0", *fields)))
+            commands.append((last, ("XADD", log_key(self.sid), "NOMKSTREAM", f"{last}-0", *fields)))
         if self.ended:
             commands.append((0, ("PEXPIRE", log_key(self.sid), ttl_ms)))
         return commands
@@ -411,6 +431,11 @@ class Mirror(MemoryLog):
         if not self._viewers:
             self._tell("leave")
             self.linger()
+
+    def remind(self) -> None:
+        """Tell the writer again of viewers that it may have forgotten."""
+        if self._viewers:
+            self._tell("join")
 
     def linger(self) -> None:
         """Be let go soon, unless a viewer comes."""
