@@ -211,6 +211,31 @@ async def test_a_shutdown_that_begins_while_a_stream_is_started(redis: Redis) ->
     assert len(simulator.requests) == 1
 
 
+async def test_a_mirror_takes_what_is_written_again_once(opened: Callable[..., Any], redis: Redis) -> None:
+    here, there = await opened(), await opened()
+    log = await here.create(sid(1), HEAD)
+    mirror = await there.find(sid(1))
+    mirror.join()
+    log.append([b"{}", b"{}"])
+    await until(lambda: mirror.last == 2)
+    redis.run("FLUSHALL")
+    log.append([b"{}"])
+    log.end(None, SUMMARY)
+    assert numbers(await read(mirror)) == [1, 2, 3, 4]
+
+
+async def test_a_replica_without_a_lease_at_one_look_may_live(opened: Callable[..., Any], redis: Redis) -> None:
+    """After a pause of Redis all leases have run out, and a look may come before the beats."""
+    here = await opened()
+    await here.create(sid(1), HEAD)
+    redis.run("SADD", "gateway:replicas", "late")
+    redis.run("XADD", f"gateway:inbox:{here.replica.name}", "*", *("what", "join", "sid", sid(1)), "from", "late")
+    await until(lambda: here.replica._suspects == {"late"})
+    redis.run("SET", "gateway:replica:late", "", "PX", 60_000)
+    await until(lambda: not here.replica._suspects)
+    assert here._writer.told == ["joined"]
+
+
 @asynccontextmanager
 async def full(redis: Redis) -> AsyncIterator[None]:
     """It refuses whatever needs memory."""
