@@ -135,7 +135,7 @@ class Replica:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(RedisError, OSError):
-            if self._outbox:
+            while self._outbox:
                 await self._deliver()
             await self.run("SREM", REPLICAS, self.name)
             await self.run("DEL", lease_key(self.name), inbox_key(self.name))

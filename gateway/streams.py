@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway import events
-from gateway.admission import Admission
+from gateway.admission import Admission, Ticket
 from gateway.errors import Cancelled, GatewayError, ShuttingDown
 from gateway.logs import EventLog, LogStore
 from gateway.pulse import Pulse
@@ -59,6 +59,8 @@ class Streams:
         self._observers = observers
         self._return_window = 0.0
         self._running: dict[str, Generation] = {}
+        self._starting = 0
+        self._pulling = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -69,13 +71,19 @@ class Streams:
         """Start a job, or join the pull of the same model that runs. Raises `Busy` or `ShuttingDown`."""
         if self.draining:
             raise ShuttingDown("The gateway is shutting down and takes no new requests.")
-        ticket = None
-        if job.kind is Kind.PULL:
-            for generation in self._running.values():
-                if generation.job == job:
-                    return generation
-        else:
-            ticket = await self._admission.enter()
+        self._starting += 1
+        self._idle.clear()
+        try:
+            if job.kind is not Kind.PULL:
+                return await self._begin(job, await self._admission.enter(), resume_window)
+            async with self._pulling:  # or of several at once none would see another
+                running = (generation for generation in self._running.values() if generation.job == job)
+                return next(running, None) or await self._begin(job, None, resume_window)
+        finally:
+            self._starting -= 1
+            self._settle()
+
+    async def _begin(self, job: Job, ticket: Ticket | None, resume_window: float) -> Generation:
         sid = events.new_sid()
         meta = {"v": 1, "id": sid, "url": stream_url(sid), "kind": job.kind, "model": job.model}
         try:
@@ -95,7 +103,6 @@ class Streams:
             on_release=self._released,
         )
         self._running[sid] = generation
-        self._idle.clear()
         for observer in self._observers:
             observer.started(generation)
         generation.start(ticket, self._attach_timeout)
@@ -191,10 +198,13 @@ class Streams:
         self._pulse.follow(generation)
         if generation.outcome is not None:
             del self._running[generation.sid]
-            if not self._running:
-                self._idle.set()
+            self._settle()
             for observer in self._observers:
                 observer.ended(generation)
+
+    def _settle(self) -> None:
+        if not self._running and not self._starting:
+            self._idle.set()
 
     def _released(self, generation: Generation, seconds: float) -> None:
         for observer in self._observers:

@@ -236,6 +236,24 @@ async def test_a_replica_without_a_lease_at_one_look_may_live(opened: Callable[.
     assert here._writer.told == ["joined"]
 
 
+async def test_a_drain_waits_for_a_stream_that_is_being_started(redis: Redis) -> None:
+    """It was accepted, so it is finished, too."""
+    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=50, parallel=64)
+    async with wire(redis) as line, gateway(simulator, redis_url=line.url) as gw:
+        streams, drains = gw.state["streams"], list[asyncio.Task[None]]()
+        line.before[b"producer"] = lambda: drains.append(asyncio.create_task(streams.drain(20)))
+        async with gw.open("/api/chat", json=CHAT | {"options": {"num_predict": 20}}) as seen:
+            await seen.next()
+            assert not drains[0].done()
+            assert ending([event async for event in seen]) == ("complete", None)
+        await drains[0]
+
+
+async def test_pulls_of_one_model_at_once_are_one(redis: Redis) -> None:
+    async with gateway(Simulator(), redis_url=redis.url, allow_pull=True) as gw:
+        assert len(set(await asyncio.gather(*(gw.start(pull={"model": "tiny"}) for _ in range(5))))) == 1
+
+
 @asynccontextmanager
 async def full(redis: Redis) -> AsyncIterator[None]:
     """It refuses whatever needs memory."""
@@ -299,6 +317,15 @@ async def test_what_a_full_or_read_only_redis_refused_is_told_again(own_redis: R
         await asyncio.sleep(0.5)
         own_redis.run("REPLICAOF", "NO", "ONE")
         await until(lambda: not holders(own_redis))
+
+
+async def test_who_goes_takes_all_its_tickets_along(redis: Redis) -> None:
+    """However many: nobody would look for those of a replica that has taken its leave."""
+    async with queues(redis.url, 1, 1000) as admission:
+        for ticket in [await admission.enter() for _ in range(600)]:
+            ticket.release()
+    assert not holders(redis)
+    assert redis.run("ZCARD", QUEUE) == 0
 
 
 async def test_a_slot_that_was_taken_unheard_comes_back(redis: Redis) -> None:
