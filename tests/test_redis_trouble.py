@@ -179,6 +179,30 @@ async def test_viewers_are_told_of_again(opened: Callable[..., Any], redis: Redi
     await until(lambda: len(log.replicas) == 1)
 
 
+async def test_a_message_that_comes_twice_counts_once(opened: Callable[..., Any], redis: Redis) -> None:
+    here = await opened()
+    await here.create(sid(1), HEAD)
+    for what in ("join", "join", "leave", "leave", "stop"):
+        redis.run("XADD", f"gateway:inbox:{here.replica.name}", "*", *("what", what, "sid", sid(1)), "from", "other")
+    await until(lambda: "stop" in here._writer.told)
+    assert here._writer.told == ["joined", "left", "stop"]
+
+
+async def test_who_lives_or_has_ended_its_stream_loses_nothing(opened: Callable[..., Any], redis: Redis) -> None:
+    """Though another one takes it for dead: it may have come back just now, or have written its end last."""
+    here, there = await opened(), await opened()
+    log = await here.create(sid(1), HEAD)
+    await there.find(sid(1))
+    await there._died(here.replica.name)
+    assert len(entries(redis)) == 1
+    there.replica.unfollow(f"gateway:log:{sid(1)}")  # so that it hears of the end later
+    log.end(b"{}", SUMMARY)
+    await until(lambda: log.unsent == 0)
+    redis.run("DEL", f"gateway:replica:{here.replica.name}")
+    await there._died(here.replica.name)
+    assert len(entries(redis)) == 2
+
+
 async def test_an_empty_redis_gets_silent_streams_too(opened: Callable[..., Any], redis: Redis) -> None:
     """A model may load for minutes: its viewers must not find nothing meanwhile."""
     here, there = await opened(), await opened()
