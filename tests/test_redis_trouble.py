@@ -362,6 +362,21 @@ async def test_a_slot_that_was_taken_unheard_comes_back(redis: Redis) -> None:
         assert holders(redis) == [f"{admission._replica.name}:1"]
 
 
+async def test_who_enters_at_the_moment_of_a_renewal_stays(redis: Redis) -> None:
+    """Be it after the replica has listed what it holds, or before it has heard that it has entered."""
+    async with wire(redis) as line, queues(line.url, 2) as admission:
+        first, second = (f"{admission._replica.name}:{number}" for number in (1, 2))
+        line.before[b"\r\nhold\r\n"] = lambda: redis.run(*admission._change("enter", first))
+        await admission._hold()
+        assert holders(redis) == [first]
+        await admission.enter()
+        holding = list[asyncio.Task[None]]()
+        line.before[b"\r\nenter\r\n"] = lambda: holding.append(asyncio.create_task(admission._hold()))
+        await admission.enter()
+        await holding[0]
+        assert holders(redis) == [first, second]
+
+
 async def test_slots_are_held_for_as_long_as_they_are_needed(redis: Redis) -> None:
     """A long answer is the only one for minutes: its slot may not be forgotten."""
     async with queues(redis.url, 1) as admission:
