@@ -11,7 +11,7 @@ from gateway.demo import Simulator
 from gateway.errors import Busy, GatewayError
 from gateway.logs.redis import LINGER_SECONDS, RedisLogs
 from gateway.replicas import LOST_SECONDS, Replica
-from gateway.shared_admission import ACTIVE, QUEUE, SharedAdmission
+from gateway.shared_admission import ACTIVE, QUEUE, TURNS, SharedAdmission
 from tests.eventsource import ACCEPT
 from tests.gateways import gateway
 from tests.redis_server import Redis, redis_server
@@ -375,6 +375,15 @@ async def test_who_enters_at_the_moment_of_a_renewal_stays(redis: Redis) -> None
         await admission.enter()
         await holding[0]
         assert holders(redis) == [first, second]
+
+
+async def test_a_free_slot_is_told_to_all(redis: Redis) -> None:
+    """So that nobody has to wait until it looks again."""
+    async with queues(redis.url, 1) as one, queues(redis.url, 1) as other:
+        first, second = await one.enter(), await other.enter()
+        first.release()
+        await second.admitted()
+        assert redis.run("XLEN", TURNS) == 1
 
 
 async def test_slots_are_held_for_as_long_as_they_are_needed(redis: Redis) -> None:
