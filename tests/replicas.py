@@ -38,7 +38,7 @@ http {{
             proxy_set_header Connection "";
             proxy_buffering off;
             proxy_read_timeout 1h;
-            proxy_next_upstream error timeout http_503 non_idempotent;
+            proxy_next_upstream error;
         }}
     }}
 }}
