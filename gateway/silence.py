@@ -13,16 +13,16 @@ class Silence:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._since: dict[asyncio.Future[None], float] = {}  # who waits, the longest first
+        self._since: dict[asyncio.Future[bool], float] = {}  # who waits, the longest first
         self._timer: asyncio.Handle | None = None
 
-    def begin(self, waiter: asyncio.Future[None]) -> None:
-        """`waiter` waits from now on: it is done at the latest when the time is over."""
+    def begin(self, waiter: asyncio.Future[bool]) -> None:
+        """`waiter` waits from now on, for True; it gets False when the time is over."""
         self._since[waiter] = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._break)
 
-    def end(self, waiter: asyncio.Future[None]) -> None:
+    def end(self, waiter: asyncio.Future[bool]) -> None:
         """`waiter` waits no more."""
         del self._since[waiter]
 
@@ -38,6 +38,6 @@ class Silence:
                 self._timer = self._loop.call_at(since + self._seconds, self._break)
                 return
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(False)
         if self._since:
             self._timer = self._loop.call_soon(self._break)  # those just woken have ended their wait by then

@@ -123,7 +123,7 @@ class MemoryLog:
         self._farewell = b""  # for readers who return
         self._last_words = b""  # for all, wherever they are
         self._loop = asyncio.get_running_loop()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[asyncio.Future[bool]] = set()
 
     @property
     def last(self) -> int:
@@ -186,12 +186,11 @@ class MemoryLog:
                 self._waiting.add(waiter)
                 self._logs.silence.begin(waiter)
                 try:
-                    await waiter
+                    news = await waiter
                 finally:
                     self._logs.silence.end(waiter)
-                    silent = waiter in self._waiting
                     self._waiting.discard(waiter)
-                if silent:
+                if not news:
                     yield b""
 
     def _extend(self, frames: list[bytes]) -> None:
@@ -234,7 +233,7 @@ class MemoryLog:
     def _wake(self) -> None:
         for waiter in self._waiting:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)
         self._waiting.clear()
 
 
