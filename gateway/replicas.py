@@ -44,6 +44,12 @@ RENEW_BEATS = 15
 
 REPLICAS = "gateway:replicas"
 
+LASTING = """
+local answer = redis.call(unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return answer
+"""
+
 Fields = dict[bytes, bytes]
 Handler = Callable[[bytes, Fields], None]
 
@@ -54,6 +60,11 @@ def lease_key(replica: str) -> str:
 
 def inbox_key(replica: str) -> str:
     return f"gateway:inbox:{replica}"
+
+
+def lasting(*command: Any) -> tuple[Any, ...]:
+    """A command that writes the key it names first, and at the same moment gives this `KEY_TTL_MS` to live."""
+    return "EVAL", LASTING, 1, command[1], KEY_TTL_MS, *command
 
 
 def connect(url: str, seconds: float = COMMAND_SECONDS) -> "Redis":
@@ -169,8 +180,7 @@ class Replica:
         """A message to another replica."""
         fields = ("what", what, "sid", sid, "from", self.name, "data", data)
         inbox = inbox_key(replica)
-        self.post("XADD", inbox, "MAXLEN", "~", INBOX_LENGTH, "*", *fields)
-        self.post("PEXPIRE", inbox, KEY_TTL_MS)
+        self.post(*lasting("XADD", inbox, "MAXLEN", "~", INBOX_LENGTH, "*", *fields))
 
     def follow(self, key: str, after: str, handler: Handler) -> None:
         """Give every entry of the Redis stream `key` with an id above `after` to `handler`."""
@@ -204,8 +214,7 @@ class Replica:
         lease, lease_ms = lease_key(self.name), round(LEASE_SECONDS * 1000)
         new, *_ = await self.run_all(
             [
-                ("SADD", REPLICAS, self.name),
-                ("PEXPIRE", REPLICAS, KEY_TTL_MS),
+                lasting("SADD", REPLICAS, self.name),
                 ("PEXPIRE", inbox_key(self.name), KEY_TTL_MS),
                 ("PEXPIRE", lease, lease_ms),  # which a full Redis does, where it refuses the next
                 ("SET", lease, "", "PX", lease_ms),

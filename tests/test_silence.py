@@ -41,7 +41,7 @@ async def test_a_wait_that_was_cut_short_wakes_nobody_later() -> None:
     cut, answered = (asyncio.create_task(wait(silence)) for _ in range(2))
     waiter = loop.create_future()
     silence.begin(waiter)
-    waiter.set_result(None)
+    waiter.set_result(True)
     silence.end(waiter)
     await asyncio.sleep(0.01)
     cut.cancel()

@@ -21,7 +21,7 @@ from gateway import events
 from gateway.errors import GatewayError, ProducerLost
 from gateway.logs import Watched
 from gateway.logs.memory import MemoryLog, MemoryLogs
-from gateway.replicas import KEY_TTL_MS, LOST_SECONDS, RETRY_SECONDS, Fields, Replica, lease_key, translated
+from gateway.replicas import KEY_TTL_MS, LOST_SECONDS, RETRY_SECONDS, Fields, Replica, lasting, lease_key, translated
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +122,7 @@ class RedisLogs(MemoryLogs):
         self.hold(log)
         try:
             with translated():  # before anybody hears of the stream: the next request may come to another replica
-                for answer in await self.replica.run_all(log.beginning()):
-                    if isinstance(answer, Exception):
-                        raise answer
+                await self.replica.run(*log.beginning())
         except BaseException:
             self._drop(sid)
             raise
@@ -225,7 +223,7 @@ class RedisLogs(MemoryLogs):
         try:
             answers = await self.replica.run_all([command for _, _, command in sent])
             for (log, last, command), answer in zip(sent, answers, strict=True):
-                if command[0] == "XADD":
+                if command[0] != "PEXPIRE":
                     await self._learn(log, last, answer)
         except BaseException:
             self._unpublished = dict.fromkeys(logs) | self._unpublished
@@ -339,17 +337,14 @@ class PublishedLog(MemoryLog):
         """How many events Redis has not got yet."""
         return self.last - self.sent
 
-    def beginning(self) -> list[tuple[Any, ...]]:
-        """The commands that make the log in Redis."""
-        key = log_key(self.sid)
-        return [
-            ("XADD", key, HEAD_ID, "head", self._head, "producer", self._logs.replica.name),
-            ("PEXPIRE", key, KEY_TTL_MS),
-        ]
+    def beginning(self) -> tuple[Any, ...]:
+        """The command that makes the log in Redis."""
+        producer = self._logs.replica.name
+        return lasting("XADD", log_key(self.sid), HEAD_ID, "head", self._head, "producer", producer)
 
     def commands(self, ttl_ms: int) -> list[tuple[int, tuple[Any, ...]]]:
         """What makes Redis know what is new, and up to which event each command goes; `ttl_ms` is an ended log's."""
-        commands = [(0, command) for command in self.beginning()] if self.fresh else []
+        commands = [(0, self.beginning())] if self.fresh else []
         if frames := self._next_frames():
             last = self.sent + len(frames)
             fields: list[object] = ["first", self.sent + 1, "events", b"".join(frames)]
