@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.demo import Simulator
 from gateway.state import GatewayState
@@ -65,20 +65,23 @@ async def test_cut_anywhere_and_reconnected_anywhere_the_answer_is_the_uncut_one
 
 
 class Counted:
-    """Counts the answers that Ollama gives at the same time."""
+    """Counts the answers that Ollama gives at the same time: from a request's arrival to its last byte."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.now = self.most = 0
+        self.most = 0
+        self._answers: set[int] = set()
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = scope["type"] == "http" and scope["path"] == "/api/chat"
-        self.now += asked
-        self.most = max(self.most, self.now)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self.now -= asked
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._answers.discard(id(scope))  # before it is sent: what follows it is known to nobody here
+            await send(message)
+
+        if scope.get("path") == "/api/chat":
+            self._answers.add(id(scope))
+            self.most = max(self.most, len(self._answers))
+        await self._app(scope, receive, count)
 
 
 async def test_all_together_ask_for_no_more_than_they_may(three: Any) -> None:
