@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from tests.page.pages import ARGUMENTS
+from tests.page.pages import chromium
 from tests.processes import ROOT, Process
 from tests.servers import serve
 
@@ -73,17 +73,6 @@ async def site(command: str, directory: Path, environment: Mapping[str, str]) ->
         page = await browser.new_page()
         await page.goto(url)
         yield page
-
-
-@asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """The system's browser."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=ARGUMENTS
-        )
-        yield browser
-        await browser.close()
 
 
 def module(script: str) -> str:

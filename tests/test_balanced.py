@@ -20,10 +20,9 @@ from tests.redis_server import Redis
 from tests.replicas import nginx
 from tests.servers import serve
 from tests.sse import ending
-from tests.test_resume import check
+from tests.test_resume import check_all
 
 GENERATIONS = 150
-AT_ONCE = 30
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}], "options": {"num_predict": 10}}
 
 
@@ -51,17 +50,7 @@ async def test_cut_anywhere_and_reconnected_anywhere_the_answer_is_the_uncut_one
     twin = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, parallel=GENERATIONS)
     async with serve(simulator.app) as upstream, serve(twin.app) as direct:
         gw = await three(upstream, "--max-active=64", "--retain-seconds=600")
-        at_once = asyncio.Semaphore(AT_ONCE)
-
-        async def one(number: int) -> None:
-            async with at_once:
-                await check(gw, direct, number, seed)
-
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(GENERATIONS):
-                tasks.create_task(one(number))
-        assert len(simulator.requests) == GENERATIONS
-        assert simulator.running == 0
+        await check_all(gw, direct, simulator, GENERATIONS, seed)
 
 
 class Counted:

@@ -1,14 +1,13 @@
 """`/client.js` is served so that any frontend can use it, says its version, and is told apart from the page's files."""
 
 import gzip
-import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
@@ -17,7 +16,7 @@ from gateway import __version__
 from gateway.demo import Simulator
 from gateway.routes.page import STATIC
 from tests.gateways import Gateway, gateway
-from tests.page.pages import ARGUMENTS
+from tests.page.pages import chromium
 from tests.servers import serve
 
 CLIENT = (STATIC / "client.js").read_text()
@@ -71,11 +70,8 @@ async def test_it_is_under_4_kb_on_the_wire() -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        chromium = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        await chromium.close()
+    async with chromium() as browser:
+        yield browser
 
 
 @asynccontextmanager

@@ -12,9 +12,10 @@ from playwright.async_api import expect
 from gateway.demo import Simulator
 from tests.gateways import gateway
 from tests.page.cutting import cutting
+from tests.page.pages import chromium
 from tests.processes import ROOT, Process, process
 from tests.servers import serve
-from tests.snippets import blocks, chromium, module, other_origin, page_of, sh
+from tests.snippets import blocks, module, other_origin, page_of, sh
 from tests.sse import messages, parse, text
 
 STREAM, RESUME, STOP, QUEUE = [(ROOT / f"docs/{name}.md").read_text() for name in ("stream", "resume", "stop", "queue")]

@@ -69,6 +69,21 @@ async def check(gw: Gateway, ollama: str, number: int, seed: int) -> None:
     assert text(got) == await direct(gw, ollama, prompt, options)
 
 
+async def check_all(gw: Gateway, ollama: str, simulator: Simulator, count: int, seed: int) -> None:
+    """So many generations, `AT_ONCE` at a time; each is asked of the model once."""
+    at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int) -> None:
+        async with at_once:
+            await check(gw, ollama, number, seed)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(count):
+            tasks.create_task(one(number))
+    assert len(simulator.requests) == count
+    assert simulator.running == 0
+
+
 async def direct(gw: Gateway, ollama: str, prompt: str, options: dict[str, int]) -> str:
     """The same answer straight from a simulator, without a gateway."""
     body = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt}], "options": options}
@@ -85,17 +100,7 @@ async def test_cut_anywhere_and_reconnected_the_answer_is_the_uncut_one() -> Non
     twin = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, parallel=GENERATIONS)
     limits = {"max_active": 64, "max_queued": 500, "retain_seconds": 600}
     async with serve(twin.app) as ollama, gateway(simulator, **limits) as gw:
-        at_once = asyncio.Semaphore(AT_ONCE)
-
-        async def one(number: int) -> None:
-            async with at_once:
-                await check(gw, ollama, number, seed)
-
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(GENERATIONS):
-                tasks.create_task(one(number))
-        assert len(simulator.requests) == GENERATIONS
-        assert simulator.running == 0
+        await check_all(gw, ollama, simulator, GENERATIONS, seed)
 
 
 async def test_a_reconnect_after_the_end_is_told_to_stop() -> None:

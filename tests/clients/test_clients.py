@@ -2,18 +2,17 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
 from tests.clients.clients import CLIENTS, node
 from tests.gateways import gateway
 from tests.page.cutting import cutting
-from tests.page.pages import ARGUMENTS
+from tests.page.pages import chromium
 from tests.sse import Event, ending, messages
 from tests.upstreams import ONCE_DONE, Peer, streams, token, upstream
 
@@ -52,11 +51,8 @@ CUT_AFTER = 2_500
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        chromium = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        await chromium.close()
+    async with chromium() as browser:
+        yield browser
 
 
 def compare(client: str, events: list[Event], sent: list[bytes]) -> None:

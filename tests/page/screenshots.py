@@ -1,18 +1,17 @@
 """Pictures of the page, for the README and to be looked at: python -m tests.page.screenshots FOLDER"""
 
 import asyncio
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
 from tests.page.cutting import cutting
-from tests.page.pages import ARGUMENTS, Visits
+from tests.page.pages import Visits, chromium
 from tests.page.parrot import Parrot
 from tests.servers import serve
 
@@ -98,17 +97,14 @@ async def pull(visits: Visits, folder: Path) -> None:
 
 
 async def main(folder: Path) -> None:
-    async with async_playwright() as playwright:
-        executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        chromium = await playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        visits = Visits(chromium)
+    async with chromium() as browser:
+        visits = Visits(browser)
         await conversation(visits, folder, "desktop", **DESKTOP)
         await conversation(visits, folder, "desktop-dark", **DESKTOP, **DARK)
         await conversation(visits, folder, "phone", **PHONE)
         await conversation(visits, folder, "phone-dark", **PHONE, **DARK)
         for picture in (thinking, error, unreachable, pull):
             await picture(visits, folder)
-        await chromium.close()
 
 
 if __name__ == "__main__":
