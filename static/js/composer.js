@@ -14,7 +14,7 @@ export class Composer {
   #thumbs = $("#thumbs");
   /** @type {string[]} */ #images = [];
   /** What was typed and not sent, by chat. @type {Map<string, {text: string, images: string[]}>} */ #drafts = new Map();
-  #chatId = "";
+  #chatId;
 
   /**
    * @param {import("./session.js").Session} session @param {import("./state.js").Store} store
@@ -24,6 +24,8 @@ export class Composer {
     this.#session = session;
     this.#store = store;
     this.#actions = actions;
+    // What was typed while the page started is for the chat that it opens with.
+    this.#chatId = store.state.chat.id;
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -48,6 +50,7 @@ export class Composer {
       files.value = "";
     });
     this.#acceptDrops();
+    this.#changed();
   }
 
   /** @param {import("./state.js").State} state */
@@ -70,7 +73,7 @@ export class Composer {
 
   /** @param {string} chatId */
   #switch(chatId) {
-    if (this.#chatId) this.#drafts.set(this.#chatId, { text: this.#field.value, images: this.#images });
+    this.#drafts.set(this.#chatId, { text: this.#field.value, images: this.#images });
     const draft = this.#drafts.get(chatId);
     this.#chatId = chatId;
     this.#field.value = draft?.text ?? "";

@@ -2,15 +2,19 @@
 import { openStream } from "../client.js";
 import { Api } from "./api.js";
 import { openHistory } from "./history.js";
-import { Session } from "./session.js";
+import { recall, Session } from "./session.js";
 import { Store } from "./state.js";
 import { t } from "./strings.js";
 import { createView } from "./view.js";
+
+document.documentElement.dataset.theme = recall("theme") ?? "auto"; // before anything is waited for: no flash
 
 const store = new Store();
 const api = new Api();
 const history = await openHistory().catch(() => null);
 const session = new Session(store, api, history, openStream);
+const chatOfAddress = () => location.hash.slice(1);
+await session.start(chatOfAddress());
 const { toast } = createView(store, session, api);
 
 addEventListener("pagehide", () => void session.flush());
@@ -19,9 +23,8 @@ document.addEventListener("visibilitychange", () => {
   else void session.refresh();
 });
 
-const chatOfAddress = () => location.hash.slice(1);
 void session.refresh();
-await session.start(chatOfAddress());
+void session.resume();
 addEventListener("hashchange", () => void session.open(chatOfAddress()));
 let addressed = chatOfAddress();
 store.addEventListener("change", () => {

@@ -43,12 +43,16 @@ export class Session {
     return this.#store.state;
   }
 
-  /** Load the list of chats, open one, and go on reading every answer that was left running. @param {string} id */
+  /** Load the list of chats and open one; before the view is made, which shows it. @param {string} id */
   async start(id) {
     const chats = (await this.#history?.chats()) ?? [];
     this.#store.set({ chats, chat: S.newChat(recall("model") ?? "", this.#defaults()) });
     await this.open(id);
-    for (const chat of chats.filter((chat) => chat.running)) {
+  }
+
+  /** Go on reading every answer, and a pull, that were left running. */
+  async resume() {
+    for (const chat of this.#state.chats.filter((chat) => chat.running)) {
       for (const turn of await this.#load(chat.id))
         for (const answer of turn.answers.filter(S.isActive)) void this.#resume(chat.id, turn.id, answer);
     }

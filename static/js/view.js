@@ -74,6 +74,7 @@ export function createView(store, session, api) {
     document.title = state.chat.title ? `${state.chat.title} · ${t("brand")}` : t("brand");
   });
   store.addEventListener("change", render);
+  render();
   store.addEventListener("notice", (event) => {
     const notice = /** @type {CustomEvent<import("./session.js").Notice>} */ (event).detail;
     toast(t(/** @type {import("./strings.js").Key} */ (notice.key), notice.vars), notice.undo);

@@ -1,6 +1,7 @@
 """A page as a person sees it: open, ask, read; and what is never allowed to happen on it."""
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class Visit:
     url: str
     bad: list[str] = field(default_factory=list)
     network_fails: bool = False
-    """The test cuts the network or stops a server: the browser's own note of that is no fault of the page."""
+    """The test cuts the network: the browser's own note of that is no fault of the page."""
 
     @property
     def prompt(self) -> Locator:
@@ -129,7 +130,9 @@ class Visit:
 
     def _note(self, message: ConsoleMessage) -> None:
         network = message.text.startswith("Failed to load resource") or "net::ERR" in message.text
-        if message.type in ("error", "warning") and not (network and self.network_fails):
+        # The page may still have been loading or asking when the test stopped its server at its end.
+        excused = network and (self.network_fails or not listening(self.url))
+        if message.type in ("error", "warning") and not excused:
             self.bad.append(f"{message.type}: {message.text}")
 
     def _check(self, request: Request) -> None:
@@ -141,6 +144,14 @@ class Visit:
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.bad.append(f"uncaught: {error}"))
         self.page.on("request", self._check)
+
+
+def listening(url: str) -> bool:
+    """Whether there is a server at `url`; one of this machine answers or refuses at once."""
+    server = urlsplit(url)
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex((server.hostname, server.port)) == 0
 
 
 class Visits:

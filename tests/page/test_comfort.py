@@ -1,12 +1,13 @@
 """What makes it pleasant, or usable at all: keyboard, screen reader, language, phone, LAN."""
 
+import asyncio
 import re
 import sys
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from playwright.async_api import ConsoleMessage, Page, expect
+from playwright.async_api import ConsoleMessage, Page, Route, expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
@@ -259,6 +260,29 @@ async def test_what_is_typed_survives_a_look_at_another_chat(visits: Visits) -> 
         await expect(visit.prompt).to_have_value("")
         await visit.page.get_by_role("link", name="Hello").click()
         await expect(visit.prompt).to_have_value("half a thought")
+
+
+async def test_what_is_typed_while_the_page_starts_is_kept(visits: Visits) -> None:
+    """On a slow connection the prompt can be typed before the scripts are there; with a chat's address, into it."""
+    async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        arrived = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await arrived.wait()
+            await route.continue_()
+
+        await visit.page.route("**/js/main.js", hold)
+        for turns, prompt in enumerate(["first words", "more words"], start=1):
+            arrived.clear()
+            await visit.page.reload(wait_until="commit")
+            await visit.prompt.fill(prompt)
+            arrived.set()
+            await expect(visit.page.locator("#send")).to_be_enabled()
+            await visit.prompt.press("Enter")
+            await visit.answered()
+            await expect(visit.turns).to_have_count(turns)
+            await expect(visit.page.locator(".asked .prompt").last).to_have_text(prompt)
 
 
 async def test_the_code_of_an_exchange_runs_as_it_is(visits: Visits) -> None:
