@@ -16,6 +16,8 @@ LOST = 10**12
 """The number of the terminal message when the replica that wrote a stream is gone. It may have shown its readers more
 than others know of; no stream has as many events."""
 
+_CR = ord("\r")  # a number: Python looks for bytes in bytes only after an exception that it hides
+
 _EVENT_ID = re.compile(r"([0-9a-z]{26,64})-([1-9][0-9]{0,17})")
 
 
@@ -43,10 +45,10 @@ def messages(sid: str, first: int, lines: Sequence[bytes]) -> list[bytes]:
     JSON allows a raw CR as white space and SSE ends a line at it: left alone, an upstream could forge events.
     `data:` stands before `id:` because a widely used client adopts an id before its event is whole.
     """
-    if b"\r" in b"".join(lines):  # one search for all: there hardly ever is one
+    if _CR in b"".join(lines):  # one search for all: there hardly ever is one
         lines = [line.replace(b"\r", b" ") for line in lines]
-    start_of_id = b"\nid: %b-" % sid.encode()
-    return [b"data: %b%b%d\n\n" % (line, start_of_id, seq) for seq, line in enumerate(lines, first)]
+    stream = sid.encode()
+    return [b"data: %b\nid: %b-%d\n\n" % (line, stream, seq) for seq, line in enumerate(lines, first)]
 
 
 def end(sid: str, seq: int, payload: Mapping[str, object], retry: int | None = None) -> bytes:

@@ -41,8 +41,7 @@ def configure(form: Literal["console", "json"], level: str) -> None:
 class Access:
     """Gives each request an id, its own or the one a proxy in front has given it, and logs it when it is over.
 
-    The query string is left out: it holds prompts. `scope["send"]` is for the body of a stream: middlewares only have
-    to do with how a response begins, and going through all of them is a good part of what a token costs.
+    The query string is left out: it holds prompts.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,7 +63,6 @@ class Access:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        scope["send"] = send
         began = time.monotonic()
         try:
             await self._app(scope, receive, send_with_id)

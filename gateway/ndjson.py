@@ -17,6 +17,7 @@ class NDJSONDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that `chunk` completes, without their LF."""
+        longest = self._held + len(chunk)  # at most
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._tail:
@@ -26,12 +27,12 @@ class NDJSONDecoder:
         if rest:
             self._tail.append(rest)
             self._held += len(rest)
-        if self._held > self._max_line or (lines and max(map(len, lines)) > self._max_line):
+        if longest > self._max_line and max([self._held, *map(len, lines)]) > self._max_line:
             raise BadUpstream(f"Ollama sent a line of more than {self._max_line} bytes (GATEWAY_MAX_LINE_BYTES).")
-        return [line for line in lines if line and not line.isspace()]
+        return list(filter(bytes.strip, lines))
 
     def flush(self) -> list[bytes]:
         """What is left at the end of the input: Ollama sends some answers without a final LF."""
         line = b"".join(self._tail)
         self._tail, self._held = [], 0
-        return [line] if line and not line.isspace() else []
+        return [line] if line.strip() else []

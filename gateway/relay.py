@@ -217,7 +217,11 @@ class Generation:
         try:
             if ticket is not None:
                 await ticket.admitted()
-            await self._relay()
+            self.asked_at = self._read_at = self._loop.time()
+            if self.phase is Phase.QUEUED:
+                self._enter(Phase.LOADING)
+            self._watch()
+            await self._upstreams.ask(self.job.model, self._read)
         except GatewayError as error:
             self._fail(error)
         except Exception:
@@ -230,13 +234,6 @@ class Generation:
         if ticket is not None:
             ticket.release()
         self._on_release(self, self._loop.time() - self.ended_at)
-
-    async def _relay(self) -> None:
-        self.asked_at = self._read_at = self._loop.time()
-        if self.phase is Phase.QUEUED:
-            self._enter(Phase.LOADING)
-        self._watch()
-        await self._upstreams.ask(self.job.model, self._read)
 
     async def _read(self, server: Ollama) -> None:
         """Relay one server's answer. Raises as long as nothing was relayed, so that another server can be asked."""
@@ -257,31 +254,29 @@ class Generation:
     def _take(self, batch: Sequence[bytes]) -> None:
         """Append what Ollama sent, up to the line that ends the answer."""
         lines: list[bytes] = []
+        pull = self.job.kind is Kind.PULL
         try:
             for line in batch:
                 message = parse_line(line)
                 if "error" in message:
                     raise OllamaError(error_text(message["error"]))
                 lines.append(line)
-                if message.get("done") is True or self._pulled(message):
+                if message.get("done") is True or (pull and message.get("status") == "success"):
                     self.last_line = message
                     break
         finally:
             if lines:
-                self._first_token()
+                if self.first_token_at is None:
+                    self._first_token()
                 self.log.append(lines)
         if self.last_line:
             self._end(Outcome.COMPLETE)
 
-    def _pulled(self, message: Json) -> bool:
-        return self.job.kind is Kind.PULL and message.get("status") == "success"
-
     def _first_token(self) -> None:
-        if self.first_token_at is None:
-            self.first_token_at = self._read_at
-            if self.phase is not Phase.PULLING:
-                self._enter(Phase.GENERATING)
-            self._watch()
+        self.first_token_at = self._read_at
+        if self.phase is not Phase.PULLING:
+            self._enter(Phase.GENERATING)
+        self._watch()
 
     def _fail(self, error: GatewayError) -> None:
         self._end(Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.ERROR, error)

@@ -157,29 +157,15 @@ class Upstreams:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def ask(self, model: str, read: Callable[[Ollama], Awaitable[T]]) -> T:
+    def ask(self, model: str, read: Callable[[Ollama], Awaitable[T]]) -> Awaitable[T]:
         """Call `read` with the best server for `model`; when it raises, with the next best, if that may do better.
 
         So `read` must raise a `GatewayError` only as long as nothing was relayed. Of several errors the first that
         a retry can help is raised, else the first.
         """
         if len(self._servers) == 1:
-            return await read(self._servers[0].ollama)
-        model = normal_name(model)
-        await self._look(PATIENCE_SECONDS)
-        left = self._servers
-        failures: list[GatewayError] = []
-        try:
-            while left:
-                server = min(left, key=lambda each: each.rank(model))
-                try:
-                    return await server.serve(model, read)
-                except GatewayError as error:
-                    failures.append(error)
-                    left = [each for each in left if each is not server and each.may_do_better(error, model)]
-            raise max(failures, key=lambda error: error.retryable)
-        finally:
-            failures.clear()  # their tracebacks hold this frame, and that the request's body, until a collection
+            return read(self._servers[0].ollama)  # itself: each token wakes all that is in between
+        return self._ask_best(normal_name(model), read)
 
     async def tags(self) -> list[tuple[Ollama, Json]]:
         """The installed models of all servers that are up, newest first, one a name, each with a server that has it.
@@ -209,6 +195,22 @@ class Upstreams:
     async def check(self) -> list[Health]:
         """Ask every server whether it answers, in their order."""
         return await asyncio.gather(*(server.check() for server in self._servers))
+
+    async def _ask_best(self, model: str, read: Callable[[Ollama], Awaitable[T]]) -> T:
+        await self._look(PATIENCE_SECONDS)
+        left = self._servers
+        failures: list[GatewayError] = []
+        try:
+            while left:
+                server = min(left, key=lambda each: each.rank(model))
+                try:
+                    return await server.serve(model, read)
+                except GatewayError as error:
+                    failures.append(error)
+                    left = [each for each in left if each is not server and each.may_do_better(error, model)]
+            raise max(failures, key=lambda error: error.retryable)
+        finally:
+            failures.clear()  # their tracebacks hold this frame, and that the request's body, until a collection
 
     async def _look(self, patience: float) -> None:
         """Bring what is known up to date, as far as that is done in `patience` seconds.

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway import events
 from gateway.errors import Busy, TooLarge
-from gateway.silence import Silence
+from gateway.silence import Listener, Silence
 
 CHUNK_BYTES = 64 * 1024
 """Events joined into one chunk: enough to make a replay cheap, little enough that a reader that stopped
@@ -113,6 +113,7 @@ class MemoryLog:
 
     def __init__(self, logs: MemoryLogs, sid: str, head: bytes) -> None:
         self.sid = sid
+        self.last = 0
         self.size = len(head)
         self.ended = False
         self._logs = logs
@@ -122,12 +123,7 @@ class MemoryLog:
         self._announced = 0
         self._farewell = b""  # for readers who return
         self._last_words = b""  # for all, wherever they are
-        self._loop = asyncio.get_running_loop()
-        self._waiting: set[asyncio.Future[bool]] = set()
-
-    @property
-    def last(self) -> int:
-        return len(self._frames)
+        self._readers: set[Listener] = set()
 
     def append(self, lines: Sequence[bytes]) -> None:
         self._extend(events.messages(self.sid, self.last + 1, lines))
@@ -142,6 +138,7 @@ class MemoryLog:
         frames = events.messages(self.sid, self.last + 1, [] if terminal is None else [terminal])
         frames.append(events.end(self.sid, self.last + len(frames) + 1, payload, retry))
         self._frames += frames
+        self.last = len(self._frames)
         self._finish(_size(frames))
 
     def lose(self, terminal: bytes, payload: Mapping[str, object]) -> None:
@@ -158,40 +155,37 @@ class MemoryLog:
     def drop(self) -> None:
         """Let go of everything, also under a reader that stalled; it is told nothing is left when it wakes."""
         self._frames = []
+        self.last = 0
 
     async def read(self, after: int, returns: bool = False) -> AsyncIterator[bytes]:
         chunk = self._head
         shown = max(self._announced - 1, 0)
-        while True:
-            if shown < self._announced:
-                chunk += b"".join(self._notices[shown - self._announced :])
-                shown = self._announced
-            if after < self.last:
-                batch = self._batch(after)
-                after += len(batch)
-                chunk += b"".join(batch)
-            if chunk:
-                yield chunk
-                chunk = b""
-            elif self.ended:
-                if self._last_words:
-                    yield self._last_words
-                return
-            elif returns and self._farewell and after:
-                yield self._farewell
-                return
-            else:
-                # a future for each reader: a shared one would die for all with the first reader that is cancelled
-                waiter = self._loop.create_future()
-                self._waiting.add(waiter)
-                self._logs.silence.begin(waiter)
-                try:
-                    news = await waiter
-                finally:
-                    self._logs.silence.end(waiter)
-                    self._waiting.discard(waiter)
-                if not news:
+        reader = self._logs.silence.listen()
+        self._readers.add(reader)
+        try:
+            while True:
+                if shown < self._announced:
+                    chunk += b"".join(self._notices[shown - self._announced :])
+                    shown = self._announced
+                if after < self.last:
+                    batch = self._batch(after)
+                    after += len(batch)
+                    chunk += b"".join(batch)
+                if chunk:
+                    yield chunk
+                    chunk = b""
+                elif self.ended:
+                    if self._last_words:
+                        yield self._last_words
+                    return
+                elif returns and self._farewell and after:
+                    yield self._farewell
+                    return
+                elif not await reader.news():
                     yield b""
+        finally:
+            self._readers.discard(reader)
+            self._logs.silence.leave(reader)
 
     def _extend(self, frames: list[bytes]) -> None:
         """Add events, whole ones. Raises `TooLarge` or `Busy` when a bound would be crossed."""
@@ -204,6 +198,7 @@ class MemoryLog:
         self._logs.reserve(size)
         self.size += size
         self._frames += frames
+        self.last = len(self._frames)
         self._notices = ()
         self._wake()
 
@@ -231,10 +226,8 @@ class MemoryLog:
         return self._frames[after : stop + 1]
 
     def _wake(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(True)
-        self._waiting.clear()
+        for reader in self._readers:
+            reader.wake()
 
 
 def _size(frames: Sequence[bytes]) -> int:

@@ -434,7 +434,7 @@ class Mirror(MemoryLog):
 
     def linger(self) -> None:
         """Be let go soon, unless a viewer comes."""
-        self._lingering = self._loop.call_later(LINGER_SECONDS, self._logs.release, self)
+        self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._logs.release, self)
 
     def _tell(self, what: str) -> None:
         if not self.ended:
