@@ -26,7 +26,8 @@ SPARE_FILES = 500
 def main() -> int:
     options = _options()
     extra = [EXTRA[name] for name in options.extra]
-    missing = [command for command in ("nginx", *(each.needs for each in extra)) if not shutil.which(command)]
+    needs = ["nginx", *(each.needs for each in extra if each.needs)]
+    missing = [command for command in needs if not shutil.which(command)]
     if missing or not Path("/proc/self/schedstat").exists():
         print(f"Missing: {' '.join(missing) or '/proc/self/schedstat (Linux)'}", file=sys.stderr)
         return 2

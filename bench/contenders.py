@@ -56,7 +56,7 @@ http {{
 class Contender:
     """`command` makes the arguments of a process that serves `path` on `port` in front of `upstream`.
 
-    `only` names the scenarios it takes part in, if not in all; `needs` is a command that must be there.
+    `only` names the scenarios it takes part in, if not in all; `needs` is a command that must be there, if any.
     """
 
     name: str
@@ -105,6 +105,10 @@ def thirty_lines(port: int, upstream: str, directory: Path) -> Sequence[str]:
     return [sys.executable, "-P", "-m", "bench.thirty_lines", str(port)]
 
 
+def packages(port: int, upstream: str, directory: Path) -> Sequence[str]:
+    return [sys.executable, "-P", "-m", "bench.packages", str(port)]
+
+
 def gateway(port: int, upstream: str, directory: Path) -> Sequence[str]:
     """As it is by default; only the number of generations at once is not limited, as it is not elsewhere."""
     return [sys.executable, "-P", "-m", "gateway", f"--port={port}", "--max-active=100000"]
@@ -128,6 +132,7 @@ DEFAULT = [
 ]
 EXTRA = {
     "litellm": Contender("litellm", "/v1/chat/completions", litellm, needs="litellm"),
+    "packages": Contender("packages alone", command=packages, only=("paced", "burst", "first-token")),
     "redis": Contender(
         REPLICAS, command=replicas, only=("paced", "first-token", "cancel", "shared"), needs="redis-server"
     ),

@@ -13,7 +13,7 @@ from bench.report import figures
 from bench.scenarios import QUICK, SCENARIOS
 
 ROOT = Path(__file__).parent.parent
-COMMAND = (sys.executable, "-P", "-m", "bench", "--quick", "--rounds=1", "--with=redis")
+COMMAND = (sys.executable, "-P", "-m", "bench", "--quick", "--rounds=1", "--with=redis", "--with=packages")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -30,6 +30,7 @@ def test_every_scenario_gives_figures(tmp_path: Path) -> None:
         assert {"paced_cpu_us", "burst_per_s", "added_p50_ms", "silent_kib", "cancel_p99_ms"} <= set(
             measured[contender]
         )
+    assert {"paced_cpu_us", "burst_cpu_us", "first_token_ms"} <= set(measured["packages alone"])
     assert "paced_p99_ms" in measured["direct"]
     table = (tmp_path / "table.md").read_text()
     assert table in run.stdout
@@ -46,7 +47,9 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
             if line == "round 1: burst, gateway\n":
                 break
         started = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        assert len(started) == 5  # the upstream, nginx, thirty lines, the gateway, the replicas with their Redis
+        assert (
+            len(started) == 6
+        )  # the upstream, nginx, thirty lines, the gateway, the packages, the replicas with Redis
         run.send_signal(signal.SIGINT)
         run.stderr.read()
     assert run.returncode != 0
