@@ -4,6 +4,7 @@ Foreign exceptions stop here. Facts about Ollama's wire are in docs/architecture
 """
 
 import re
+import socket
 from asyncio import IncompleteReadError
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,10 @@ _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 # While it holds less than this, aiohttp runs its parser anew for each HTTP chunk that it hands out, and Ollama sends a
 # chunk a line: with the 256 KiB that it has by default a fast answer costs a fifth more CPU.
 _READ_BYTES = 16 * 1024
+
+# What the kernel holds of an answer for us. Little of it fits the processor's cache and goes on to the clients often,
+# where megabytes, as the kernel would allow, are read in one go: a fast answer costs a fifth more CPU then.
+_RECEIVE_BYTES = 64 * 1024
 
 _REFUSAL_BYTES = 64 * 1024
 _MESSAGE_CHARS = 1000
@@ -71,7 +76,8 @@ class Ollama:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # how many run at once is the admission's decision
+            # how many run at once is the admission's decision
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
@@ -192,6 +198,12 @@ class Ollama:
             raise OllamaUnreachable("Ollama closed the connection before it answered.") from error
         except aiohttp.ClientError as error:
             raise BadUpstream("Ollama's answer is not valid HTTP. Is it really Ollama?") from error
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    sock = socket.socket(*address[:3])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    return sock
 
 
 def parse_line(line: bytes) -> Json:
