@@ -20,6 +20,9 @@ LATE_MS = 100
 
 WAIT_SECONDS = 60
 
+IDLE = 0.05
+"""A server counts as done below this share of a core."""
+
 Figures = dict[str, float]
 
 
@@ -243,6 +246,16 @@ async def _load(server: Server, sizes: Sizes, port: int = 0) -> AsyncIterator[Lo
         streams.close()
         await asyncio.sleep(sizes.leave)
         await fetch(server.upstream, "/bench/stop")
+        await _rest(server)
+
+
+async def _rest(server: Server) -> None:
+    """Until a server is done with what it had taken in: it would take CPU from whoever is measured next."""
+    for _ in range(WAIT_SECONDS * 10 if server.pid else 0):
+        before = server.cpu()
+        await asyncio.sleep(0.1)
+        if server.cpu() - before < IDLE * 0.1:
+            return
 
 
 async def _carries(server: Server, count: int, sizes: Sizes) -> bool:
