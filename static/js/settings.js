@@ -11,6 +11,8 @@ export class SettingsPanel {
   #store;
   #dialog = /** @type {HTMLDialogElement} */ ($("#settings-dialog"));
   #form = /** @type {HTMLFormElement} */ ($("form", this.#dialog));
+  /** What the fields were filled for. */
+  #shown = "";
 
   /** @param {import("./session.js").Session} session @param {import("./state.js").Store} store */
   constructor(session, store) {
@@ -19,7 +21,7 @@ export class SettingsPanel {
     $("#settings").addEventListener("click", () => this.open());
     $("#keep-settings").addEventListener("click", () => session.keepSettings());
     this.#field("think").append(...THINK.map((value) => h("option", { value }, t(`think_${value}`))));
-    this.#form.addEventListener("input", () => this.#read());
+    this.#form.addEventListener("input", (event) => this.#read(event.target === this.#field("preset")));
     // A click beside the sheet closes it.
     this.#dialog.addEventListener("click", (event) => {
       if (event.target === this.#dialog) this.#dialog.close();
@@ -31,6 +33,21 @@ export class SettingsPanel {
     this.#dialog.showModal();
   }
 
+  /** The panel can be opened before the server has said what there is, and Back changes the chat under it. */
+  render() {
+    if (this.#dialog.open && this.#subject() !== this.#shown) this.#fill();
+  }
+
+  #subject() {
+    const { chat, presets, defaultPreset, presetsOnly } = this.#store.state;
+    return JSON.stringify([chat.id, presets, defaultPreset, presetsOnly, this.#thinks()]);
+  }
+
+  #thinks() {
+    const { models } = this.#store.state;
+    return !!models.find(({ name }) => name === this.#session.model())?.capabilities.includes("thinking");
+  }
+
   /** @param {string} name */
   #field(name) {
     return /** @type {HTMLInputElement} */ (this.#form.elements.namedItem(name));
@@ -39,9 +56,13 @@ export class SettingsPanel {
   #fill() {
     const { chat, presets, defaultPreset, presetsOnly } = this.#store.state;
     const { settings } = chat;
-    show($(".preset-field", this.#form), presets.length > 0);
+    this.#shown = this.#subject();
+    const names = presets.map(({ name }) => name);
+    // A preset that the server does not (yet) name: without an option, the next change of any field would undo it.
+    if (settings.preset && !names.includes(settings.preset)) names.push(settings.preset);
+    show($(".preset-field", this.#form), names.length > 0);
     const none = defaultPreset ? t("defaultPreset", { name: defaultPreset }) : t("noPreset");
-    const options = presets.map(({ name }) => h("option", { value: name }, name));
+    const options = names.map((name) => h("option", { value: name }, name));
     const needed = presetsOnly && !defaultPreset;
     this.#field("preset").replaceChildren(...(needed ? [] : [h("option", { value: "" }, none)]), ...options);
     this.#field("preset").value = needed ? (presetOf(this.#store.state, chat)?.name ?? "") : settings.preset;
@@ -53,7 +74,7 @@ export class SettingsPanel {
 
   /** What the preset fixes cannot be set here; its variables can. */
   #applyPreset() {
-    const { models, chat } = this.#store.state;
+    const { chat } = this.#store.state;
     const preset = presetOf(this.#store.state, chat);
     setText($(".preset-field .about", this.#form), preset?.description ?? "");
     for (const name of ["system", "think", ...NUMBERS.map((name) => `options.${name}`)]) {
@@ -61,34 +82,30 @@ export class SettingsPanel {
       field.disabled = !mayOverride(preset, name);
       field.title = field.disabled ? t("setByPreset") : "";
     }
-    const model = models.find((model) => model.name === this.#session.model());
-    show($(".think-field", this.#form), !!model?.capabilities.includes("thinking"));
+    show($(".think-field", this.#form), this.#thinks());
     $("#variables").replaceChildren(
       ...(preset?.variables ?? []).map((variable) => {
-        const value = chat.settings.variables[variable.name] ?? "";
-        const input = h("input", { name: `variable:${variable.name}`, placeholder: variable.default ?? "" });
-        input.value = value;
+        const input = h("input", { "data-variable": variable.name, placeholder: variable.default ?? "" });
+        input.value = chat.settings.variables[variable.name] ?? "";
         return h("label", {}, h("span", {}, variable.name), input, h("small", {}, variable.description ?? ""));
       }),
     );
   }
 
-  #read() {
-    const data = new FormData(this.#form);
+  /** @param {boolean} presetChosen another preset has variables of its own */
+  #read(presetChosen) {
     const text = (/** @type {string} */ name) => this.#field(name).value;
     const number = (/** @type {string} */ name) => {
       const field = this.#field(name);
       return field.value === "" || !field.validity.valid ? null : Number(field.value);
     };
-    const preset = text("preset");
-    const changed = preset !== this.#store.state.chat.settings.preset;
     /** @type {Record<string, string>} */
-    const variables = {};
-    for (const [name, value] of data)
-      if (!changed && name.startsWith("variable:") && value) variables[name.slice(9)] = String(value);
+    const variables = presetChosen ? {} : { ...this.#store.state.chat.settings.variables };
+    if (!presetChosen)
+      for (const input of $("#variables").querySelectorAll("input")) variables[input.dataset.variable ?? ""] = input.value;
     this.#session.setSettings({
       system: text("system"),
-      preset,
+      preset: text("preset"),
       variables,
       think: text("think"),
       temperature: number("temperature"),
@@ -96,6 +113,6 @@ export class SettingsPanel {
       num_predict: number("num_predict"),
       seed: number("seed"),
     });
-    if (changed) this.#applyPreset();
+    if (presetChosen) this.#applyPreset();
   }
 }

@@ -340,6 +340,8 @@ export function requestFor(chat, turns, turn, model, capabilities, inForce) {
     const calls = answer.tools.map((call) => ({ function: call }));
     messages.push({ role: "assistant", content: answer.text, ...(calls.length ? { tool_calls: calls } : {}) });
   }
+  // Without a value the preset's own stands; one that the preset has no more would be refused.
+  const given = Object.entries(variables).filter(([name, value]) => value && inForce?.variables.some((variable) => variable.name === name));
   const set = Object.entries(options).filter(([name, value]) => value !== null && may(`options.${name}`));
   /** @type {Record<string, unknown>} */
   const body = may("model") ? { model, messages } : { messages };
@@ -347,7 +349,7 @@ export function requestFor(chat, turns, turn, model, capabilities, inForce) {
   if (think && may("think") && capabilities.includes("thinking")) body.think = think === "on" ? true : think === "off" ? false : think;
   return {
     chat: body,
-    ...(inForce ? { preset: inForce.name, variables } : preset ? { preset } : {}),
+    ...(inForce ? { preset: inForce.name, variables: Object.fromEntries(given) } : preset ? { preset } : {}),
     resume_window: RESUME_WINDOW,
   };
 }

@@ -70,6 +70,7 @@ export function createView(store, session, api) {
     composer.render(state);
     sidebar.render(state);
     picker.render(state);
+    settings.render();
     notices.render(state);
     document.title = state.chat.title ? `${state.chat.title} · ${t("brand")}` : t("brand");
   });

@@ -116,9 +116,10 @@ test("only what was set is sent", () => {
 });
 
 test("with a preset only what it leaves to the client is sent", () => {
-  const settings = { system: "Be brief", temperature: 0, seed: 7, think: "on", preset: "p", variables: { tone: "dry" } };
+  const settings = { system: "Be brief", temperature: 0, seed: 7, think: "on", preset: "p", variables: { tone: "dry", mood: "", gone: "x" } };
   const turns = [turn("a", "")];
-  const sent = (overrides) => S.requestFor(chat(settings), turns, turns[0], "m", ["thinking"], { name: "p", overrides });
+  const variables = [{ name: "tone" }, { name: "mood", default: "calm" }];
+  const sent = (overrides) => S.requestFor(chat(settings), turns, turns[0], "m", ["thinking"], { name: "p", overrides, variables });
   assert.deepEqual(sent([]), {
     chat: { messages: [{ role: "user", content: "a" }] },
     preset: "p",

@@ -1,5 +1,6 @@
 """A conversation as a person has it: ask, read, ask again."""
 
+import asyncio
 import base64
 import re
 from pathlib import Path
@@ -219,3 +220,89 @@ async def test_a_preset_and_its_variables(visits: Visits, tmp_path: Path) -> Non
         await visit.answered()
         assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "You are Mary."}
         assert parrot.bodies[-1]["options"] == {"temperature": 0.9, "seed": 7}
+
+
+async def test_settings_opened_before_the_server_has_answered(visits: Visits, tmp_path: Path) -> None:
+    """The presets come to the open panel; a field changed before that keeps the preset and its variables."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        """[presets.pirate]
+        system = "You are {name}."
+        variables = { name = "Anne" }
+        overrides = ["options.seed"]
+        """
+    )
+    async with serve(parrot := Parrot("Arr.")) as ollama, gateway(ollama, config=str(config)) as gw:
+        visit = await visits.open(gw.url)
+        answered = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await answered.wait()
+            await route.continue_()
+
+        await visit.page.route("**/api/presets", hold)
+        await visit.page.reload()
+        await visit.page.get_by_role("button", name="Settings").click()
+        preset, name = visit.page.get_by_label("Preset"), visit.page.get_by_label("name", exact=True)
+        await expect(preset).to_be_hidden()
+        answered.set()
+        await preset.select_option("pirate")
+        await name.fill("Mary")
+        await visit.page.get_by_role("button", name="Done").click()
+        await visit.ask("Hello")
+        await visit.answered()
+        answered.clear()
+        await visit.page.reload()
+        await visit.page.get_by_role("button", name="Settings").click()
+        await expect(preset).to_have_value("pirate")
+        await expect(name).to_be_hidden()
+        await visit.page.get_by_label("Seed").fill("7")
+        answered.set()
+        await expect(name).to_have_value("Mary")
+        await visit.page.get_by_role("button", name="Done").click()
+        await visit.ask("Again")
+        await visit.answered()
+        assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "You are Mary."}
+        assert parrot.bodies[-1]["options"] == {"seed": 7}
+
+
+async def test_variables_of_a_preset_that_was_not_chosen(visits: Visits, tmp_path: Path) -> None:
+    """Where presets must be used, the first is in force; what is typed for it is kept from the first character."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        """presets_only = true
+        [presets.pirate]
+        system = "You are {name}."
+        variables = { name = "Anne" }
+        """
+    )
+    async with serve(parrot := Parrot("Arr.")) as ollama, gateway(ollama, config=str(config)) as gw:
+        visit = await visits.open(gw.url)
+        await visit.page.get_by_role("button", name="Settings").click()
+        await visit.page.get_by_label("name", exact=True).press_sequentially("Mary")
+        await visit.page.get_by_role("button", name="Done").click()
+        await visit.ask("Hello")
+        await visit.answered()
+        assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "You are Mary."}
+
+
+async def test_back_while_the_settings_are_open(visits: Visits) -> None:
+    """The panel shows the chat that is open now: a change goes to it, and nothing of the other one with it."""
+    async with serve(parrot := Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        await visit.ask("First")
+        await visit.answered()
+        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.ask("Second")
+        await visit.answered()
+        await visit.page.get_by_role("button", name="Settings").click()
+        await visit.page.get_by_label("System prompt").fill("Be brief.")
+        await visit.page.go_back()
+        await visit.page.go_back()
+        await expect(visit.page.get_by_label("System prompt")).to_have_value("")
+        await visit.page.get_by_label("Seed").fill("7")
+        await visit.page.get_by_role("button", name="Done").click()
+        await visit.ask("Third")
+        await visit.answered()
+        assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["First", "Yes.", "Third"]
+        assert parrot.bodies[-1]["options"] == {"seed": 7}
