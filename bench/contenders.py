@@ -109,6 +109,10 @@ def packages(port: int, upstream: str, directory: Path) -> Sequence[str]:
     return [sys.executable, "-P", "-m", "bench.packages", str(port)]
 
 
+def bare(port: int, upstream: str, directory: Path) -> Sequence[str]:
+    return [sys.executable, "-P", "-m", "bench.bare", str(port)]
+
+
 def gateway(port: int, upstream: str, directory: Path) -> Sequence[str]:
     """As it is by default; only the number of generations at once is not limited, as it is not elsewhere."""
     return [sys.executable, "-P", "-m", "gateway", f"--port={port}", "--max-active=100000"]
@@ -133,6 +137,7 @@ DEFAULT = [
 EXTRA = {
     "litellm": Contender("litellm", "/v1/chat/completions", litellm, needs="litellm"),
     "packages": Contender("packages alone", command=packages, only=("paced", "burst", "first-token")),
+    "bare": Contender("bare relay", command=bare, only=("paced", "burst", "first-token")),
     "redis": Contender(
         REPLICAS, command=replicas, only=("paced", "first-token", "cancel", "shared"), needs="redis-server"
     ),

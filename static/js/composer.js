@@ -121,6 +121,8 @@ export class Composer {
 
   #seesImages() {
     const name = this.#session.model();
+    // Not said yet: the images wait for it, as the prompt does.
+    if (!name && this.#store.state.server === "unknown") return true;
     const model = this.#store.state.models.find((model) => model.name === name);
     if (model?.capabilities.includes("vision")) return true;
     this.#actions.toast(t("noVision", { model: name || t("noModel") }));

@@ -176,6 +176,7 @@ async def test_enter_that_ends_a_composition_does_not_send(visits: Visits) -> No
         await client.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", **key})
         await client.send("Input.insertText", {"text": "日本"})
         await expect(visit.prompt).to_have_value("日本")
+        await expect(visit.page.locator("#send")).to_be_enabled()
         await expect(visit.turns).to_have_count(0)
         await visit.prompt.press("Enter")
         await expect(visit.turns).to_have_count(1)

@@ -146,6 +146,7 @@ async def test_images_go_to_a_model_that_sees(visits: Visits) -> None:
     """By picker, paste and drop; another model says who could see them."""
     async with gateway(simulator := Simulator(**FAST)) as gw:
         visit = await visits.open(gw.url)
+        await expect(visit.page.locator("#model .name")).to_have_text("llama3.2:latest")
         await visit.page.get_by_role("button", name="Add images").click()
         await expect(visit.toast).to_contain_text("llama3.2:latest cannot see images")
         await visit.choose("gemma3:latest")
@@ -306,3 +307,30 @@ async def test_back_while_the_settings_are_open(visits: Visits) -> None:
         await visit.answered()
         assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["First", "Yes.", "Third"]
         assert parrot.bodies[-1]["options"] == {"seed": 7}
+
+
+async def test_images_added_before_the_models_are_known(visits: Visits) -> None:
+    """They wait for the model as the prompt does; one that cannot see them says so then."""
+    async with gateway(simulator := Simulator(**FAST)) as gw:
+        visit = await visits.open(gw.url)
+        answered = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await answered.wait()
+            await route.continue_()
+
+        await visit.page.route("**/api/models", hold)
+        await visit.page.reload()
+        picture: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}
+        await visit.page.locator("#files").set_input_files(picture)
+        await expect(visit.page.locator("#thumbs img")).to_have_count(1)
+        await visit.prompt.fill("What is this?")
+        answered.set()
+        await expect(visit.page.locator("#send")).to_be_enabled()
+        await visit.prompt.press("Enter")
+        await expect(visit.toast).to_contain_text("llama3.2:latest cannot see images")
+        await expect(visit.prompt).to_have_value("What is this?")
+        await visit.choose("gemma3:latest")
+        await visit.ask("What is this?")
+        await visit.answered()
+        assert simulator.requests[-1].body.count(base64.b64encode(PIXEL)) == 1
