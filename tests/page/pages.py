@@ -1,5 +1,6 @@
 """A page as a person sees it: open, ask, read; and what is never allowed to happen on it."""
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from playwright.async_api import (
     Locator,
     Page,
     Request,
+    Route,
     async_playwright,
     expect,
 )
@@ -108,6 +110,17 @@ class Visit:
         await expect(self.page.locator("#send")).to_be_enabled()  # the models are known
         await self.prompt.press("Enter")
         await expect(self.turns).to_have_count(turns + 1)
+
+    async def hold(self, pattern: str) -> asyncio.Event:
+        """Keep requests of the URLs that match waiting whenever the event is not set."""
+        go = asyncio.Event()
+
+        async def wait(route: Route) -> None:
+            await go.wait()
+            await route.continue_()
+
+        await self.page.route(pattern, wait)
+        return go
 
     async def answered(self) -> str:
         """The Markdown of the last answer, once it is complete and kept."""

@@ -1,13 +1,12 @@
 """What makes it pleasant, or usable at all: keyboard, screen reader, language, phone, LAN."""
 
-import asyncio
 import re
 import sys
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from playwright.async_api import ConsoleMessage, Page, Route, expect
+from playwright.async_api import ConsoleMessage, Page, expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
@@ -267,13 +266,7 @@ async def test_what_is_typed_while_the_page_starts_is_kept(visits: Visits) -> No
     """On a slow connection the prompt can be typed before the scripts are there; with a chat's address, into it."""
     async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw:
         visit = await visits.open(gw.url)
-        arrived = asyncio.Event()
-
-        async def hold(route: Route) -> None:
-            await arrived.wait()
-            await route.continue_()
-
-        await visit.page.route("**/js/main.js", hold)
+        arrived = await visit.hold("**/js/main.js")
         for turns, prompt in enumerate(["first words", "more words"], start=1):
             arrived.clear()
             await visit.page.reload(wait_until="commit")

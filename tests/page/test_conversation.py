@@ -1,6 +1,5 @@
 """A conversation as a person has it: ask, read, ask again."""
 
-import asyncio
 import base64
 import re
 from pathlib import Path
@@ -235,13 +234,7 @@ async def test_settings_opened_before_the_server_has_answered(visits: Visits, tm
     )
     async with serve(parrot := Parrot("Arr.")) as ollama, gateway(ollama, config=str(config)) as gw:
         visit = await visits.open(gw.url)
-        answered = asyncio.Event()
-
-        async def hold(route: Route) -> None:
-            await answered.wait()
-            await route.continue_()
-
-        await visit.page.route("**/api/presets", hold)
+        answered = await visit.hold("**/api/presets")
         await visit.page.reload()
         await visit.page.get_by_role("button", name="Settings").click()
         preset, name = visit.page.get_by_label("Preset"), visit.page.get_by_label("name", exact=True)
@@ -313,13 +306,7 @@ async def test_images_added_before_the_models_are_known(visits: Visits) -> None:
     """They wait for the model as the prompt does; one that cannot see them says so then."""
     async with gateway(simulator := Simulator(**FAST)) as gw:
         visit = await visits.open(gw.url)
-        answered = asyncio.Event()
-
-        async def hold(route: Route) -> None:
-            await answered.wait()
-            await route.continue_()
-
-        await visit.page.route("**/api/models", hold)
+        answered = await visit.hold("**/api/models")
         await visit.page.reload()
         picture: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}
         await visit.page.locator("#files").set_input_files(picture)
