@@ -81,6 +81,8 @@ export class SettingsPanel {
       const field = this.#field(name.replace("options.", ""));
       field.disabled = !mayOverride(preset, name);
       field.title = field.disabled ? t("setByPreset") : "";
+      const hint = /** @type {import("./strings.js").Key | undefined} */ (field.dataset.placeholder);
+      if (hint) field.placeholder = t(field.disabled ? "setByPreset" : hint);
     }
     show($(".think-field", this.#form), this.#thinks());
     $("#variables").replaceChildren(
