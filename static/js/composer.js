@@ -121,11 +121,10 @@ export class Composer {
 
   #seesImages() {
     const name = this.#session.model();
-    // Not said yet: the images wait for it, as the prompt does.
-    if (!name && this.#store.state.server === "unknown") return true;
+    if (!name) return true; // the images wait for one, as the prompt does
     const model = this.#store.state.models.find((model) => model.name === name);
     if (model?.capabilities.includes("vision")) return true;
-    this.#actions.toast(t("noVision", { model: name || t("noModel") }));
+    this.#actions.toast(t("noVision", { model: name }));
     return false;
   }
 
