@@ -119,6 +119,33 @@ async def test_a_rolling_restart_loses_nothing(tmp_path: Path, redis: Redis, ses
         assert not [line for line in first.log if "Traceback" in line or "ERROR" in line], first.log
 
 
+async def test_a_second_signal_is_heard_at_the_other_replica(
+    tmp_path: Path, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    """The viewers that the first signal has sent there are told of the end as well, once."""
+    simulator = slow()
+    async with (
+        serve(simulator.app) as ollama,
+        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as stopping,
+        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as living,
+        nginx(stopping.url, living.url) as balancer,
+    ):
+        path = f"/api/streams/{await start(session, stopping.url, resume_window=60)}"
+        viewers = [asyncio.create_task(follow(session, url + path)) for url in (balancer, balancer, living.url)]
+        await simulator.until(lambda: simulator.running == 1)
+        await asyncio.sleep(1)
+        stopping.terminate()
+        await asyncio.sleep(1)
+        assert not any(viewer.done() for viewer in viewers)
+        stopping.terminate()
+        async with asyncio.timeout(5):
+            assert await stopping.ended() == 0
+        for events in await asyncio.gather(*viewers):
+            assert whole(events) == ("error", "shutting_down")
+        await simulator.until(lambda: simulator.running == 0)
+        assert not [line for line in stopping.log if "Traceback" in line or "ERROR" in line], stopping.log
+
+
 async def test_without_redis_the_start_fails(tmp_path: Path, closed_port: str) -> None:
     url = closed_port.replace("http", "redis")
     running = await asyncio.create_subprocess_exec(

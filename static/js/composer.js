@@ -26,6 +26,8 @@ export class Composer {
     this.#actions = actions;
     // What was typed while the page started is for the chat that it opens with.
     this.#chatId = store.state.chat.id;
+    // At once and not with the next frame: what is typed in between is for the chat that was just opened.
+    store.addEventListener("change", () => this.#switch(store.state.chat.id));
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -55,7 +57,6 @@ export class Composer {
 
   /** @param {import("./state.js").State} state */
   render({ chat, turns }) {
-    if (chat.id !== this.#chatId) this.#switch(chat.id);
     const running = isRunning(turns[chat.id]);
     if (this.#send.hidden !== running) {
       // Where the focus was on the button that goes, it must not fall out of the page.
@@ -73,6 +74,7 @@ export class Composer {
 
   /** @param {string} chatId */
   #switch(chatId) {
+    if (chatId === this.#chatId) return;
     this.#drafts.set(this.#chatId, { text: this.#field.value, images: this.#images });
     const draft = this.#drafts.get(chatId);
     this.#chatId = chatId;

@@ -262,6 +262,23 @@ async def test_what_is_typed_survives_a_look_at_another_chat(visits: Visits) -> 
         await expect(visit.prompt).to_have_value("half a thought")
 
 
+async def test_what_is_typed_right_after_a_new_chat_is_kept(visits: Visits) -> None:
+    """On a slow machine that is before the page shows the new chat."""
+    async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url)
+        await visit.ask("First")
+        await visit.answered()
+        value = await visit.page.evaluate(
+            """async () => {
+              document.querySelector("#new-chat").click();
+              document.execCommand("insertText", false, "early words");
+              await new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)));
+              return document.querySelector("#prompt").value;
+            }"""
+        )
+        assert value == "early words"
+
+
 async def test_what_is_typed_while_the_page_starts_is_kept(visits: Visits) -> None:
     """On a slow connection the prompt can be typed before the scripts are there; with a chat's address, into it."""
     async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw:
