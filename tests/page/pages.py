@@ -104,6 +104,10 @@ class Visit:
     def toast(self) -> Locator:
         return self.page.locator(".toast")
 
+    async def new_chat(self) -> None:
+        await self.page.get_by_role("button", name="New chat").click()
+        await expect(self.turns).to_have_count(0)
+
     async def ask(self, prompt: str) -> None:
         turns = await self.turns.count()
         await self.prompt.fill(prompt)

@@ -187,7 +187,7 @@ async def test_settings_shape_the_request(visits: Visits) -> None:
         assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
         assert parrot.bodies[-1]["options"] == {"temperature": 0.3, "seed": 7}
         await visit.page.reload()
-        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.new_chat()
         await visit.ask("Hello")
         await visit.answered()
         assert parrot.bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -290,13 +290,14 @@ async def test_back_while_the_settings_are_open(visits: Visits) -> None:
         visit = await visits.open(gw.url)
         await visit.ask("First")
         await visit.answered()
-        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.new_chat()
         await visit.ask("Second")
         await visit.answered()
         await visit.page.get_by_role("button", name="Settings").click()
         await visit.page.get_by_label("System prompt").fill("Be brief.")
         await visit.page.go_back()
         await visit.page.go_back()
+        await expect(visit.page.locator(".asked .prompt")).to_have_text("First")
         await expect(visit.page.get_by_label("System prompt")).to_have_value("")
         await visit.page.get_by_label("Seed").fill("7")
         await visit.page.get_by_role("button", name="Done").click()

@@ -16,8 +16,7 @@ def titles(visit: Visit) -> Locator:
 
 
 async def ask_in_new_chat(visit: Visit, prompt: str) -> None:
-    await visit.page.get_by_role("button", name="New chat").click()
-    await expect(visit.turns).to_have_count(0)
+    await visit.new_chat()
     await visit.ask(prompt)
     await visit.answered()
 
@@ -119,7 +118,7 @@ async def test_another_chat_can_be_opened_while_tokens_arrive(visits: Visits) ->
         visit = await visits.open(gw.url)
         await ask_in_new_chat(visit, "apples")
         parrot.pieces, parrot.rate = ["word "] * 2_000, 300
-        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.new_chat()
         await visit.ask("pears")
         await expect(visit.text).to_contain_text("word")
         for prompt in ("apples", "pears") * 4:

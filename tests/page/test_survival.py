@@ -121,11 +121,10 @@ async def test_several_chats_at_once(visits: Visits) -> None:
     async with gateway(Simulator(token_rate=20, load_seconds=0, prompt_seconds=0)) as gw:
         visit = await visits.open(gw.url)
         for number in range(4):
-            await visit.page.get_by_role("button", name="New chat").click()
-            await expect(visit.turns).to_have_count(0)
+            await visit.new_chat()
             await visit.ask(f"chat {number}")
             await expect(visit.page.locator(".chat .running:visible")).to_have_count(number + 1)
-        await visit.page.get_by_role("button", name="New chat").click()
+        await visit.new_chat()
         await visit.prompt.fill("one more")
         await visit.prompt.press("Enter")
         await expect(visit.toast).to_contain_text("4 chats are answering already")
