@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,7 +16,7 @@ from gateway.demo import Simulator
 from gateway.events import LOST
 from gateway.replicas import COMMAND_SECONDS, LOST_SECONDS
 from tests.eventsource import ACCEPT, follow, whole
-from tests.processes import INSTALLED, free_port, process
+from tests.processes import INSTALLED, Process, free_port, process
 from tests.redis_server import Redis, redis_server
 from tests.replicas import in_process, nginx, until
 from tests.servers import serve
@@ -36,6 +36,15 @@ def slow() -> Simulator:
     return Simulator(load_seconds=0, prompt_seconds=0, token_rate=20, parallel=64)
 
 
+@asynccontextmanager
+async def two_replicas(directory: Path, simulator: Simulator, redis: Redis) -> AsyncIterator[tuple[Process, Process]]:
+    """As processes, in front of one simulator."""
+    async with serve(simulator.app) as ollama:
+        flags = (f"--ollama-url={ollama}", f"--redis-url={redis.url}")
+        async with process(directory, *flags) as first, process(directory, *flags) as second:
+            yield first, second
+
+
 async def start(session: aiohttp.ClientSession, url: str, **body: object) -> str:
     async with session.post(url + "/api/streams", json={"chat": CHAT, **body}) as response:
         assert response.status == 201, await response.text()
@@ -47,9 +56,7 @@ async def test_the_death_of_a_replica_is_told_once_to_everyone(
 ) -> None:
     """`kill -9` of the one that runs it: viewers of it, of another one, and one who comes later."""
     async with (
-        serve(slow().app) as ollama,
-        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as dying,
-        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as living,
+        two_replicas(tmp_path, slow(), redis) as (dying, living),
         nginx(dying.url, living.url) as balancer,
     ):
         sid = await start(session, dying.url, resume_window=60)
@@ -125,9 +132,7 @@ async def test_a_second_signal_is_heard_at_the_other_replica(
     """The viewers that the first signal has sent there are told of the end as well, once."""
     simulator = slow()
     async with (
-        serve(simulator.app) as ollama,
-        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as stopping,
-        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as living,
+        two_replicas(tmp_path, simulator, redis) as (stopping, living),
         nginx(stopping.url, living.url) as balancer,
     ):
         path = f"/api/streams/{await start(session, stopping.url, resume_window=60)}"
@@ -268,11 +273,7 @@ async def test_one_who_was_taken_for_dead_gives_up_its_stream(
 ) -> None:
     """A replica that hung, and then goes on: it cannot write any more, and its own viewers are told the same."""
     simulator = slow()
-    async with (
-        serve(simulator.app) as ollama,
-        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as hanging,
-        process(tmp_path, f"--ollama-url={ollama}", f"--redis-url={redis.url}") as living,
-    ):
+    async with two_replicas(tmp_path, simulator, redis) as (hanging, living):
         sid = await start(session, hanging.url)
         path = f"/api/streams/{sid}"
         near = asyncio.create_task(follow(session, hanging.url + path))

@@ -21,7 +21,10 @@ export class SettingsPanel {
     $("#settings").addEventListener("click", () => this.open());
     $("#keep-settings").addEventListener("click", () => session.keepSettings());
     this.#field("think").append(...THINK.map((value) => h("option", { value }, t(`think_${value}`))));
-    this.#form.addEventListener("input", (event) => this.#read(event.target === this.#field("preset")));
+    this.#form.addEventListener("input", (event) => {
+      this.#read();
+      if (event.target === this.#field("preset")) this.#applyPreset();
+    });
     // A click beside the sheet closes it.
     this.#dialog.addEventListener("click", (event) => {
       if (event.target === this.#dialog) this.#dialog.close();
@@ -94,17 +97,15 @@ export class SettingsPanel {
     );
   }
 
-  /** @param {boolean} presetChosen another preset has variables of its own */
-  #read(presetChosen) {
+  #read() {
     const text = (/** @type {string} */ name) => this.#field(name).value;
     const number = (/** @type {string} */ name) => {
       const field = this.#field(name);
       return field.value === "" || !field.validity.valid ? null : Number(field.value);
     };
-    /** @type {Record<string, string>} */
-    const variables = presetChosen ? {} : { ...this.#store.state.chat.settings.variables };
-    if (!presetChosen)
-      for (const input of $("#variables").querySelectorAll("input")) variables[input.dataset.variable ?? ""] = input.value;
+    // Those of another preset are kept: it may be chosen again, or not be known yet.
+    const variables = { ...this.#store.state.chat.settings.variables };
+    for (const input of $("#variables").querySelectorAll("input")) variables[input.dataset.variable ?? ""] = input.value;
     this.#session.setSettings({
       system: text("system"),
       preset: text("preset"),
@@ -115,6 +116,5 @@ export class SettingsPanel {
       num_predict: number("num_predict"),
       seed: number("seed"),
     });
-    if (presetChosen) this.#applyPreset();
   }
 }
