@@ -3,7 +3,8 @@ RUN python -m venv --without-pip /opt/venv
 COPY requirements.txt ./
 # Wheels only: nothing is compiled, and no package's own set-up code runs.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: -r requirements.txt
+        --require-hashes --no-deps --only-binary :all: -r requirements.txt \
+    && pip --python /opt/venv/bin/python check
 COPY gateway /app/gateway
 COPY static /app/static
 RUN python -m compileall -q /app/gateway

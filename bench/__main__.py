@@ -17,7 +17,8 @@ import uvloop
 
 from bench import report
 from bench.contenders import DEFAULT, EXTRA, ROOT, Contender, other_gateway, serve, upstream
-from bench.scenarios import QUICK, SCENARIOS, Figures, Sizes
+from bench.scenarios import SCENARIOS, Figures
+from bench.sizes import QUICK, Sizes
 
 SPARE_FILES = 500
 """Open files that a process needs beside its two connections per stream."""
@@ -53,7 +54,7 @@ def main() -> int:
 async def measure(
     contenders: Sequence[Contender], names: Sequence[str], rounds: int, sizes: Sizes
 ) -> list[dict[str, Figures]]:
-    """The figures of each contender in each round. A round has fresh processes, all there at the same time."""
+    """The figures of each contender in each round. A round has fresh processes, all running at the same time."""
     task = asyncio.current_task()
     assert task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -68,7 +69,7 @@ async def measure(
                 servers.append(await stack.enter_async_context(serve(contender, port, directory)))
             for name in names:
                 scenario = SCENARIOS[name]
-                turn = number % len(servers)  # nobody is always the first
+                turn = number % len(servers)  # no contender is always the first
                 for server in servers[turn:] + servers[:turn]:
                     only = server.contender.only
                     concerned = name in only if only else scenario.concerns(server.contender)
@@ -81,10 +82,10 @@ async def measure(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("scripts/bench", description="Measures the gateway beside its alternatives.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often; medians are shown (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; medians are shown (default: 5)")
     parser.add_argument("--quick", action="store_true", help="tiny numbers: to see that it works, not to measure")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="just this scenario; may be repeated")
-    parser.add_argument("--with", dest="extra", action="append", default=[], choices=EXTRA, help="if installed")
+    parser.add_argument("--with", dest="extra", action="append", default=[], choices=EXTRA, help="one more contender")
     parser.add_argument(
         "--compare", action="append", default=[], type=Path, metavar="DIR", help="the gateway of another checkout, too"
     )

@@ -1,9 +1,8 @@
 """The least that the gateway's contract asks of each token, in as few lines as it takes.
 
-Ollama's line is split off and looked at as JSON (an error or the end?), gets an id, and is kept; a task reads it from
-there and sends it, another one than the answer's own, which must be able to outlive its viewers. All else is missing:
-bounds, time limits, resume, status events, pings, failures in words. So this is what a gateway on these packages costs
-at least, and no gateway.
+Ollama's line is split off, parsed as JSON to find an error or the end, numbered and kept. Another task reads and sends
+it, because the answer's own task must be able to outlive its viewers. All else is missing: bounds, time limits, resume,
+status events, pings, errors in words. So this is no gateway, but the least that one on these packages costs.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from bench.packages import run
 
 
 class Answer:
-    """Kept events, and whoever waits for the next one."""
+    """The events so far, and the reader that waits for the next one."""
 
     def __init__(self) -> None:
         self.events: list[bytes] = []

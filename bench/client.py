@@ -13,7 +13,7 @@ import orjson
 STAMP = re.compile(rb'"@(\d{19})')
 STAMP_BYTES = 21
 CHUNK_BORDER = re.compile(rb"\r\n[0-9a-f]+\r\n")
-"""nginx cuts the text anywhere, also in the middle of a stamp."""
+"""nginx may cut the text anywhere, even in the middle of a stamp."""
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 LOST_SECONDS = 20.0
@@ -77,7 +77,7 @@ class Load:
         self._port = port
 
     async def ask(self, path: str, *, rate: int, tokens: int) -> Viewer:
-        """Start one stream at `rate` tokens a second, 0 being as fast as can be."""
+        """Start one stream at `rate` tokens a second; 0 is as fast as possible."""
         seed = next(_seeds)
         return await self.view(post(path, body(rate, tokens, seed)), seed)
 

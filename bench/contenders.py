@@ -1,4 +1,4 @@
-"""What is measured side by side, each in a process of its own in front of the same upstream."""
+"""The contenders that are measured side by side, each in its own process, in front of the same upstream."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ DIRECT = "direct"
 NGINX = "nginx"
 
 _LITELLM = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # or it would fetch one from the internet
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise it would fetch one from the internet
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # no contender checks keys
 }
 
@@ -95,7 +95,7 @@ class Server:
 
 
 def nginx(port: int, upstream: str, directory: Path) -> Sequence[str]:
-    """A pass-through as its documentation advises for streams, in one process."""
+    """nginx as a pass-through, in one process, configured as its documentation advises for streams."""
     config = directory / "nginx.conf"
     config.write_text(_NGINX.format(port=port, upstream=upstream, directory=directory))
     return ["nginx", "-p", str(directory), "-c", str(config)]
@@ -114,12 +114,12 @@ def bare(port: int, upstream: str, directory: Path) -> Sequence[str]:
 
 
 def gateway(port: int, upstream: str, directory: Path) -> Sequence[str]:
-    """As it is by default; only the number of generations at once is not limited, as it is not elsewhere."""
+    """The gateway with its defaults, except that any number of generations may run, as in the others."""
     return [sys.executable, "-P", "-m", "gateway", f"--port={port}", "--max-active=100000"]
 
 
 def replicas(port: int, upstream: str, directory: Path) -> Sequence[str]:
-    """The same, twice, with the Redis that both share."""
+    """Two gateways, and the Redis that both share."""
     return [sys.executable, "-P", "-m", "bench.replicas", str(port)]
 
 
@@ -151,9 +151,9 @@ def other_gateway(checkout: Path) -> Contender:
 
 @asynccontextmanager
 async def upstream() -> AsyncIterator[int]:
-    """The port of an upstream that runs."""
-    port = _free_port()
-    async with _process([sys.executable, "-P", "-m", "bench.upstream", str(port)], ROOT, port, Path.cwd(), {}):
+    """Run the upstream, and yield its port."""
+    port = free_port()
+    async with process([sys.executable, "-P", "-m", "bench.upstream", str(port)], ROOT, port, Path.cwd(), {}):
         yield port
 
 
@@ -163,20 +163,20 @@ async def serve(contender: Contender, upstream: int, directory: Path) -> AsyncIt
     if contender.command is None:
         yield Server(contender, upstream, upstream)
         return
-    port, address = _free_port(), f"127.0.0.1:{upstream}"
+    port, address = free_port(), f"127.0.0.1:{upstream}"
     command = contender.command(port, address, directory)
     environment = {"OLLAMA_HOST": f"http://{address}", **_LITELLM}
-    async with _process(command, contender.checkout, port, directory, environment) as pid:
+    async with process(command, contender.checkout, port, directory, environment) as pid:
         yield Server(contender, port, upstream, pid, directory)
 
 
 @asynccontextmanager
-async def _process(
+async def process(
     command: Sequence[str], checkout: Path, port: int, directory: Path, more: dict[str, str]
 ) -> AsyncIterator[int]:
-    """The id of a process that takes connections on `port`. It, and what it has started, ends with this."""
+    """Run a process, and yield its id once it takes connections on `port`. Its children end with it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "OLLAMA_"))}
-    process = await asyncio.create_subprocess_exec(
+    running = await asyncio.create_subprocess_exec(
         *command,
         cwd=directory,
         env={**environment, "PYTHONPATH": str(checkout), **more},
@@ -188,15 +188,15 @@ async def _process(
     try:
         async with asyncio.timeout(START_SECONDS):
             while not await _listens(port):
-                if process.returncode is not None:
-                    raise RuntimeError(f"{command} ended with {process.returncode} before it served.")
+                if running.returncode is not None:
+                    raise RuntimeError(f"{command} ended with {running.returncode} before it served.")
                 await asyncio.sleep(0.05)
-        yield process.pid
+        yield running.pid
     finally:
-        # nothing of it is worth a graceful end; a process that has ended already may have left others
+        # nothing here needs a graceful end; a process that has ended already may have left children
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(running.pid, signal.SIGKILL)
+        await running.wait()
 
 
 async def _listens(port: int) -> bool:
@@ -208,13 +208,13 @@ async def _listens(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and all that it has started."""
+    """A process and all of its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(each for child in children for each in _tree(int(child)))]

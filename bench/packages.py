@@ -1,4 +1,4 @@
-"""What the packages alone cost: aiohttp's bytes as they come, through uvicorn to the client, with nothing in between.
+"""The cost of the packages alone: aiohttp's bytes go through uvicorn to the client, with nothing in between.
 
 It is no gateway: nothing is framed, checked, kept or counted. It tells how little a gateway on them can cost.
 """
@@ -29,7 +29,7 @@ def app(serve: Serve) -> ASGIApp:
             os.environ["OLLAMA_HOST"],
             connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket),
             timeout=aiohttp.ClientTimeout(total=None),
-            read_bufsize=16 * 1024,  # as the gateway has it
+            read_bufsize=16 * 1024,  # the gateway's own value
         )
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -41,7 +41,7 @@ def app(serve: Serve) -> ASGIApp:
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     sock = socket.socket(*address[:3])
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # as the gateway has it
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # the gateway's own value
     return sock
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 OTHER = "other"
 """File with the port of the second gateway."""
@@ -21,14 +20,14 @@ def main() -> None:
     port = sys.argv[1]
     url = f"unix://{Path.cwd() / SOCKET}"
     redis = ["redis-server", "--port 0", f"--unixsocket {SOCKET}", "--save", "", "--appendonly no"]
-    processes: list[subprocess.Popen[Any]] = [subprocess.Popen(redis)]
+    subprocess.Popen(redis)
     while not Path(SOCKET).exists():
         time.sleep(0.01)
     command = [sys.executable, "-P", "-m", "gateway", f"--redis-url={url}", "--max-active=100000"]
     other = subprocess.Popen([*command, "--port=0"], stdout=subprocess.PIPE, text=True)
     assert other.stdout
     Path(OTHER).write_text(other.stdout.readline().strip().rpartition(":")[2])
-    processes += [other, subprocess.Popen([*command, f"--port={port}"])]
+    subprocess.Popen([*command, f"--port={port}"])
     signal.pause()  # until the benchmark ends the whole group
 
 

@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON and as a plot."""
+"""The results as a table and as a plot."""
 
 import math
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.contenders import DIRECT, GATEWAY, NGINX, ROOT
-from bench.scenarios import RATE, Figures, Sizes
+from bench.scenarios import RATE, Figures
+from bench.sizes import Sizes
 
 Rounds = Sequence[Mapping[str, Figures]]
 """The figures of each contender in each round."""
@@ -72,7 +73,7 @@ _ADDED = {
 
 
 def medians(rounds: Rounds) -> dict[str, Figures]:
-    """Of each figure over the rounds that have it. What is added to direct is taken within each round."""
+    """The median of each figure over the rounds that have it. What is added to direct is computed in each round."""
     collected: dict[str, dict[str, list[float]]] = {}
     for each in rounds:
         for contender, measured in each.items():
@@ -109,7 +110,7 @@ def table(measured: Mapping[str, Figures], sizes: Sizes) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Where it was measured, and of what."""
+    """The machine and the versions of the software."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "cpu": f"{os.cpu_count()} × {cpu[1] if cpu else platform.machine()}",
@@ -122,7 +123,7 @@ def machine() -> dict[str, str]:
 
 
 def plot(measured: Mapping[str, Figures], sizes: Sizes) -> str:
-    """SVG: the CPU that contenders use for so many streams. Straight lines are linear cost."""
+    """An SVG of the CPU that contenders use, by number of streams. A straight line is a linear cost."""
     width, height, left, bottom = 720, 400, 60, 50
     lines = {
         contender: [(count, each[f"at_{count}_percent"]) for count in sizes.counts if f"at_{count}_percent" in each]

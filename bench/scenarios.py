@@ -1,15 +1,15 @@
-"""What is measured of each contender. A scenario gives figures by the names that `report` explains."""
+"""The scenarios that every contender is measured in. Each gives figures by the names that `report` explains."""
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.client import Load, chat, fetch, get, percentile
 from bench.contenders import REPLICAS, Contender, Server
 from bench.replicas import OTHER, SOCKET
+from bench.sizes import Sizes
 
 RATE = 50
 """Tokens a second of a paced stream."""
@@ -26,61 +26,10 @@ IDLE = 0.05
 Figures = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured. Times are in seconds; `counts` and `capacity` are numbers of streams.
-
-    `leave` is what servers get to notice that all clients have left.
-    """
-
-    settle: float = 1
-    leave: float = 0.25
-    seconds: float = 4
-    streams: int = 100
-    burst_streams: int = 20
-    burst_seconds: float = 2
-    requests: int = 200
-    silent: int = 500
-    kept: int = 5000
-    kept_seconds: float = 60
-    cancels: int = 200
-    viewed: int = 20
-    viewers: int = 5
-    events: int = 10_000
-    reads: int = 5
-    shared: int = 40
-    counts: Sequence[int] = (1, 10, 50, 100, 250, 500)
-    count_seconds: float = 2
-    capacity: Sequence[int] = (100, 200, 400, 800, 1600)
-
-
-QUICK = Sizes(
-    settle=0.05,
-    leave=0.02,
-    seconds=0.2,
-    streams=5,
-    burst_streams=2,
-    burst_seconds=0.2,
-    requests=5,
-    silent=10,
-    kept=10,
-    kept_seconds=0.2,
-    cancels=5,
-    viewed=2,
-    viewers=2,
-    events=200,
-    reads=1,
-    shared=2,
-    counts=(1, 5),
-    count_seconds=0.2,
-    capacity=(5,),
-)
-
-
 async def silent(server: Server, sizes: Sizes) -> Figures:
-    """Memory per stream on which nothing is said yet: the client's connection and the one to Ollama."""
+    """Memory per stream without data: the client's connection and the one to Ollama."""
     async with _load(server, sizes) as streams:
-        await _silent(server, streams, min(sizes.silent, 10))  # what is made once does not count
+        await _silent(server, streams, min(sizes.silent, 10))  # memory that is allocated once does not count
         before = server.memory()
         await _silent(server, streams, sizes.silent)
         return {"silent_kib": (server.memory() - before) / sizes.silent}
@@ -123,7 +72,7 @@ async def first_token(server: Server, sizes: Sizes) -> Figures:
 
 
 async def cancel(server: Server, sizes: Sizes) -> Figures:
-    """From a client that leaves a running stream to the closed connection at Ollama."""
+    """The time from a client's leaving a running stream to the closed connection at Ollama."""
     async with _load(server, sizes) as streams:
         await streams.ask_many(server.contender.path, sizes.cancels, rate=RATE // 5, tokens=ENDLESS)
         await _opened(server, sizes.cancels)
@@ -153,7 +102,7 @@ async def viewers(server: Server, sizes: Sizes) -> Figures:
 
 
 async def replay(server: Server, sizes: Sizes) -> Figures:
-    """Reading a retained log from its start."""
+    """The time to read a retained log from its start."""
     times: list[float] = []
     async with _load(server, sizes) as streams:
         url = await _create(server, 0, sizes.events)
@@ -168,7 +117,7 @@ async def replay(server: Server, sizes: Sizes) -> Figures:
 
 
 async def shared(server: Server, sizes: Sizes) -> Figures:
-    """Streams that run at one replica and are watched there, or at another one; and what Redis has to do with them."""
+    """Streams that run at one replica and are watched there, or at another one; and what they cost Redis."""
     other = int((server.directory / OTHER).read_text())
     figures: Figures = {}
     for where, port in (("here", server.port), ("there", other)):
@@ -213,7 +162,7 @@ async def growth(server: Server, sizes: Sizes) -> Figures:
 
 
 async def capacity(server: Server, sizes: Sizes) -> Figures:
-    """The most streams carried: the largest of a few counts, then nearer by halves."""
+    """The most streams that are carried: the largest of a few counts, then by bisection."""
     low = high = 0
     for high in sizes.capacity:
         if not await _carries(server, high, sizes):
@@ -226,7 +175,7 @@ async def capacity(server: Server, sizes: Sizes) -> Figures:
 
 
 async def kept_alive(server: Server, sizes: Sizes) -> Figures:
-    """Very many streams on which nothing is said for a minute."""
+    """Very many streams without data for a minute."""
     async with _load(server, sizes) as streams:
         await _silent(server, streams, sizes.kept)
         cpu, _ = await _measure(server, streams, sizes.settle, sizes.kept_seconds)
@@ -238,7 +187,7 @@ async def kept_alive(server: Server, sizes: Sizes) -> Figures:
 
 @asynccontextmanager
 async def _load(server: Server, sizes: Sizes, port: int = 0) -> AsyncIterator[Load]:
-    """A load that is gone afterwards, also where a server does not notice that its clients have left."""
+    """A load that is gone afterwards, even if a server does not notice that its clients have left."""
     streams = Load(port or server.port)
     try:
         yield streams
@@ -250,7 +199,7 @@ async def _load(server: Server, sizes: Sizes, port: int = 0) -> AsyncIterator[Lo
 
 
 async def _rest(server: Server) -> None:
-    """Until a server is done with what it had taken in: it would take CPU from whoever is measured next."""
+    """Wait until a server has finished its work, which would take CPU from the next measurement."""
     for _ in range(WAIT_SECONDS * 10 if server.pid else 0):
         before = server.cpu()
         await asyncio.sleep(0.1)
@@ -259,7 +208,7 @@ async def _rest(server: Server) -> None:
 
 
 async def _carries(server: Server, count: int, sizes: Sizes) -> bool:
-    """At the second try at the latest: something else may have had the machine for a moment."""
+    """Whether one of two tries succeeds: something else may use the machine for a moment."""
     return await _in_time(server, count, sizes) or await _in_time(server, count, sizes)
 
 
@@ -272,7 +221,7 @@ async def _in_time(server: Server, count: int, sizes: Sizes) -> bool:
 
 
 async def _measure(server: Server, streams: Load, settle: float, seconds: float) -> tuple[float, int]:
-    """Seconds of CPU used and tokens received in a while, after a while."""
+    """The CPU seconds used and the tokens received in `seconds`, after `settle` seconds."""
     await asyncio.sleep(settle)
     streams.latencies.clear()
     before = server.cpu() if server.pid else math.nan
@@ -286,16 +235,16 @@ def _each(cpu: float, tokens: int) -> float:
 
 
 async def _silent(server: Server, streams: Load, count: int) -> None:
-    """Open `count` more streams on which nothing is said."""
+    """Open `count` more streams without data."""
     for _ in range(count):
         await streams.ask(server.contender.path, rate=0, tokens=0)
         if len(streams.viewers) % 100 == 0:
-            await _opened(server, len(streams.viewers))  # or the backlog would overflow
+            await _opened(server, len(streams.viewers))  # otherwise the backlog would overflow
     await _opened(server, len(streams.viewers))
 
 
 async def _opened(server: Server, count: int) -> None:
-    """Until so many streams are open at the upstream."""
+    """Wait until `count` streams are open at the upstream."""
     async with asyncio.timeout(WAIT_SECONDS):
         while (await fetch(server.upstream, "/bench/open")) != count:  # noqa: ASYNC110 - it is another process
             await asyncio.sleep(0.01)
@@ -313,7 +262,7 @@ class Scenario(NamedTuple):
 
 
 SCENARIOS = {
-    "silent": Scenario(silent, lambda contender: contender.command is not None),  # first: of a fresh process
+    "silent": Scenario(silent, lambda contender: contender.command is not None),  # first, while the process is fresh
     "paced": Scenario(paced),
     "burst": Scenario(burst),
     "first-token": Scenario(first_token),
@@ -323,5 +272,5 @@ SCENARIOS = {
     "shared": Scenario(shared, lambda contender: contender.name == REPLICAS),
     "growth": Scenario(growth, lambda contender: contender.command is not None),
     "kept-alive": Scenario(kept_alive, lambda contender: contender.pings),
-    "capacity": Scenario(capacity, once=True),  # it alone takes as long as half of a round
+    "capacity": Scenario(capacity, once=True),  # it takes as long as half of a round
 }

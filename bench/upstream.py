@@ -1,8 +1,8 @@
-"""A cheap Ollama, whose own CPU must not be what is measured: `python -m bench.upstream PORT`.
+"""A cheap Ollama, so that its own CPU is not what is measured: `python -m bench.upstream PORT`.
 
-The prompt says how to answer: `rate=50 tokens=500 seed=7`. A rate of 0 is as fast as the connection takes it,
-0 tokens is silence. Like Ollama it sends one line a chunk, and no status line before the first token. A token is
-the time it was sent at: `@` and 19 digits, nanoseconds of CLOCK_MONOTONIC, which all processes share.
+The prompt says how to answer: `rate=50 tokens=500 seed=7`. A rate of 0 is as fast as the connection takes it, and
+0 tokens are silence. Like Ollama it sends one line per chunk, and no status line before the first token. A token is
+the time at which it was sent: `@` and 19 digits, nanoseconds of CLOCK_MONOTONIC, which all processes share.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Model:
 
     def __init__(self) -> None:
         self.open: set[Connection] = set()
-        self.closed: dict[int, int] = {}  # seed to the time its client had gone, until it is asked for
+        self.closed: dict[int, int] = {}  # by seed, when its client left; kept until it is asked for
         self._loop = asyncio.get_running_loop()
         self._paced: list[tuple[float, int, Connection]] = []  # a heap by time
         self._order = itertools.count()
@@ -84,7 +84,7 @@ class Model:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, which serves one request after the other."""
+    """One connection, which serves one request after another."""
 
     def __init__(self, model: Model) -> None:
         self.seed = 0
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
             self._model.hurry(self)
 
     def say(self) -> bool:
-        """Send one token. False when it was the last, or the client has gone."""
+        """Send one token. Returns False if it was the last one, or the client has left."""
         if not self._left:
             return False
         self._transport.write(self._head + _TOKEN_CHUNK % time.monotonic_ns())

@@ -1,4 +1,4 @@
-/** Builds one of the examples and serves it: node serve.mjs react/main.tsx [port] */
+/** Builds an example and serves it: node serve.mjs react/main.tsx [port] */
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { build } from "esbuild";
@@ -20,7 +20,12 @@ const { outputFiles } = await build({
   write: false,
   format: "esm",
   charset: "utf8",
-  define: { "process.env.NODE_ENV": '"production"', __VUE_OPTIONS_API__: "true", __VUE_PROD_DEVTOOLS__: "false", __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: "false" },
+  define: {
+    "process.env.NODE_ENV": '"production"',
+    __VUE_OPTIONS_API__: "true",
+    __VUE_PROD_DEVTOOLS__: "false",
+    __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: "false",
+  },
   alias: { vue: "vue/dist/vue.esm-bundler.js" },
   plugins: [svelte],
 });

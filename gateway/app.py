@@ -1,79 +1,63 @@
-"""The composition root: what a gateway is made of, its routes and its lifespan."""
+"""The composition root: the parts of a gateway, and its lifespan."""
 
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.admission import Admission, LocalAdmission
-from gateway.health import Readiness
-from gateway.hooks import Hook, HookError, HookRunner, find_hook
-from gateway.journal import Access, Journal
-from gateway.logs import LogStore
-from gateway.logs.memory import MemoryLogs
-from gateway.metrics import Metrics
-from gateway.models import Models
-from gateway.ollama import Ollama
-from gateway.openapi import document
-from gateway.presets import Preset, PresetError, parse_presets
-from gateway.pulse import Pulse
-from gateway.quotas import Quota, Quotas
-from gateway.relay import Limits
-from gateway.requests import Bounds
-from gateway.responses import HANDLERS
-from gateway.routes import health, models, page, presets, session, streams
-from gateway.security import LOCALHOST_ORIGIN, SESSION_PATH, Authentication, Guard, Keys
+from gateway.asks.bounds import Bounds
+from gateway.asks.hook_runner import HookError, HookRunner, find_hook
+from gateway.asks.parsing import Asks
+from gateway.asks.presets import Preset, PresetError, parse_presets
+from gateway.asks.shaping import Rules, Shaper
+from gateway.hooks import Hook
+from gateway.jobs import Kind, Limits
+from gateway.ops.health import Readiness
+from gateway.ops.journal import Access, Journal
+from gateway.ops.metrics import Metrics
 from gateway.settings import PRESETS, ConfigurationError, Settings, read_config
-from gateway.shaping import Rules, Shaper
-from gateway.state import GatewayState
-from gateway.streams import Streams
-from gateway.upstreams import Upstreams
+from gateway.streams.ledger import Ledger
+from gateway.streams.log import LogStore, Peers
+from gateway.streams.memory import MemoryLogs
+from gateway.streams.pulse import Pulse
+from gateway.streams.queue import LocalQueue, Queue
+from gateway.streams.quotas import Quota, Quotas
+from gateway.streams.registry import Streams
+from gateway.streams.running import Running
+from gateway.streams.shelf import Shelf
+from gateway.upstream.client import OllamaClient
+from gateway.upstream.memory import ServerMemory
+from gateway.upstream.models import Models
+from gateway.upstream.servers import Upstreams
+from gateway.web.keys import Keys
+from gateway.web.openapi import document
+from gateway.web.responses import HANDLERS
+from gateway.web.routes.table import ROUTES
+from gateway.web.security import LOCALHOST_ORIGIN, Authentication, Guard
+from gateway.web.state import GatewayState
 
-QUERY_TIMEOUT = 5.0
-"""Seconds for the short questions to Ollama: models, readiness."""
-
-METHODS = ["GET", "POST"]
-COMPRESSED = [Middleware(GZipMiddleware)]
-
-ROUTES = [
-    Route("/api/chat", streams.chat, methods=METHODS),
-    Route("/api/generate", streams.generate, methods=METHODS),
-    Route("/api/streams", streams.create, methods=["POST"]),
-    Route("/api/streams/{sid}", streams.read, methods=["GET"]),
-    Route("/api/streams/{sid}", streams.stop, methods=["DELETE"]),
-    Route("/api/models", models.models),
-    Route("/api/presets", presets.presets),
-    Route("/api/preview", presets.preview, methods=["POST"]),
-    Route(SESSION_PATH, session.create, methods=["POST"]),
-    Route(SESSION_PATH, session.delete, methods=["DELETE"]),
-    Route("/healthz", health.healthz),
-    Route("/readyz", health.readyz),
-    Route("/metrics", health.metrics),
-    Route("/openapi.json", page.openapi),
-    Route("/client.js", page.client, middleware=COMPRESSED),
-    Route("/client.d.ts", page.client_types, middleware=COMPRESSED),
-    Route("/", page.index),
-    Mount("/static", page.FILES, middleware=COMPRESSED),
-]
+QUERY_TIMEOUT = 5.0  # in seconds, for a short request to Ollama, such as the list of its models
 
 
 class Gateway(Starlette):
-    """An app whose requests know how the server itself sends: `scope["send"]` is for the body of a stream.
+    """An app that puts the server's own `send` into the scope, as `send_body`: a stream's body passes no middleware.
 
-    Middlewares only have to do with how a response begins, and going through all of them is a good part of what a
-    token costs.
+    Its own `receive` is there, too, by which any middleware can see that the client has left.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["send"] = send
-        await super().__call__(scope, receive, send)
+        scope["send_body"], scope["receive"] = send, receive
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            del scope["send_body"], scope["receive"]  # they hold the scope: no one else is to free them
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -89,33 +73,41 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[GatewayState]:
         upstreams = _upstreams(settings)
         runner = HookRunner(hook, settings.hook_timeout) if hook else None
-        async with upstreams, _backend(settings) as (logs, admission, serve):
-            metrics = Metrics(admission, logs)
-            quotas = Quotas(
-                Quota(settings.client_max_streams, settings.client_max_queued, settings.client_starts_per_minute)
-            )
+        running = Running()
+        ledger = Ledger(settings.max_log_bytes)
+        quota = Quota(settings.client_max_streams, settings.client_max_queued, settings.client_starts_per_minute)
+        # anyio imports its parts at their first use, for which the first request of a file would have to wait.
+        backend = _backend(settings, running, ledger, keys, upstreams.memory)
+        async with await anyio.open_file(os.devnull), upstreams, backend as (logs, queue, peers):
+            metrics = Metrics(queue, logs, running, ledger)
             streams = Streams(
-                upstreams,
-                logs,
-                admission,
-                Pulse(settings.status_interval),
-                limits=Limits(settings.first_token_timeout, settings.idle_timeout, settings.total_timeout),
+                upstreams=upstreams,
+                logs=logs,
+                queue=queue,
+                running=running,
+                ledger=ledger,
+                peers=peers,
+                quotas=Quotas(quota, running, queue),
+                limits=Limits(
+                    settings.first_token_timeout,
+                    settings.idle_timeout,
+                    settings.total_timeout,
+                    settings.unwatched_grace,
+                ),
                 attach_timeout=settings.attach_timeout,
                 max_resume_window=settings.max_resume_window,
-                observers=[metrics, quotas, Journal()],
+                observers=[Pulse(settings.status_interval), metrics, Journal()],
             )
-            metrics.watch(streams)
-            serve(streams)
             models = Models(upstreams)
             yield {
-                "bounds": Bounds(settings.max_messages, settings.max_images, settings.max_prompt_chars),
+                "asks": Asks(Bounds(settings.max_messages, settings.max_images)),
                 "keys": keys,
-                "quotas": quotas,
                 "streams": streams,
                 "models": models,
                 "shaper": Shaper(_rules(settings), models, lambda: _read_presets(settings), runner),
                 "readiness": Readiness(upstreams, streams),
                 "metrics": metrics,
+                "ping_interval": settings.ping_interval,
                 "allow_preview": settings.allow_preview,
                 "openapi": orjson.dumps(document(ROUTES)),
             }
@@ -140,7 +132,7 @@ def create_app(settings: Settings) -> Starlette:
                 allow_origin_regex=LOCALHOST_ORIGIN,
                 allow_credentials=True,
                 allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
                 expose_headers=["Location", "Retry-After", "X-Request-Id"],
             ),
             Middleware(Authentication, keys=keys),
@@ -148,15 +140,15 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # a redirect would name the host and scheme that a proxy has hidden
+    app.router.redirect_slashes = False  # a redirect would name the host and the scheme that a proxy hides
     return app
 
 
 def _upstreams(settings: Settings) -> Upstreams:
     return Upstreams(
         [
-            Ollama(
-                url,
+            OllamaClient(
+                url=url,
                 setting=f"number {number} of GATEWAY_OLLAMA_URLS" if settings.ollama_urls else "GATEWAY_OLLAMA_URL",
                 connect_timeout=settings.connect_timeout,
                 query_timeout=QUERY_TIMEOUT,
@@ -169,30 +161,33 @@ def _upstreams(settings: Settings) -> Upstreams:
 
 @asynccontextmanager
 async def _backend(
-    settings: Settings,
-) -> AsyncIterator[tuple[LogStore, Admission, Callable[[Streams], None]]]:
-    """Logs and queue, of this process or shared; the last makes streams known to those who share them."""
-    bounds: dict[str, Any] = {
-        "max_stream_bytes": settings.max_stream_bytes,
-        "max_log_bytes": settings.max_log_bytes,
-        "retain_seconds": settings.retain_seconds,
-        "idle_seconds": settings.ping_interval,
+    settings: Settings, running: Running, ledger: Ledger, keys: Keys, memory: ServerMemory | None
+) -> AsyncIterator[tuple[LogStore, Queue, Peers | None]]:
+    """Logs and queue: of this process alone, or those that all replicas share, with the logouts of `keys`."""
+    shelf: Shelf[Any] = Shelf(
+        ledger, max_stream_bytes=settings.max_stream_bytes, retain_seconds=settings.retain_seconds
+    )
+    rules: dict[str, Any] = {
+        "max_active": settings.max_active,
+        "max_queued": settings.max_queued,
+        "swap_patience": settings.swap_patience,
+        "memory": memory,
     }
-    places = {"max_active": settings.max_active, "max_queued": settings.max_queued}
-    if not settings.redis_url:
-        memory = MemoryLogs(**bounds)
-        yield memory, LocalAdmission(**places), lambda _: None
-        memory.close()
-        return
-    from gateway.logs.redis import RedisLogs
-    from gateway.replicas import Replica
-    from gateway.shared_admission import SharedAdmission
+    if settings.redis_url:
+        from gateway.replicas.logouts import SharedLogouts
+        from gateway.replicas.logs import RedisLogs
+        from gateway.replicas.queue import SharedQueue
+        from gateway.replicas.replica import Replica
 
-    replica = Replica(settings.redis_url)
-    logs = RedisLogs(replica, **bounds)
-    admission = SharedAdmission(replica, **places)
-    async with replica, logs, admission:
-        yield logs, admission, logs.serve
+        replica = Replica(settings.redis_url, settings.redis_prefix)
+        logs = RedisLogs(replica, shelf, running)
+        queue = SharedQueue(replica, **rules)
+        keys.listeners.append(SharedLogouts(replica, keys.logouts).tell)
+        async with replica, logs, queue:
+            yield logs, queue, logs
+    else:
+        yield MemoryLogs(shelf), LocalQueue(**rules), None
+    shelf.close()
 
 
 def _rules(settings: Settings) -> Rules:
@@ -200,9 +195,11 @@ def _rules(settings: Settings) -> Rules:
         default_model=settings.default_model,
         default_preset=settings.default_preset,
         presets_only=settings.presets_only,
-        allow_pull=settings.allow_pull,
+        permissions=frozenset({Kind.PULL.traits.permission or ""} if settings.allow_pull else ()),
+        pull_hosts=settings.pull_hosts,
         truncate=settings.truncate,
-        hook_headers=tuple(name.lower() for name in settings.hook_headers),
+        hook_headers=settings.hook_headers,
+        max_prompt_chars=settings.max_prompt_chars,
     )
 
 

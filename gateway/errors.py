@@ -2,7 +2,7 @@
 
 GatewayError
 ├── RequestError          the request itself is at fault
-│   ├── InvalidRequest  TooLarge  NotFound  MethodNotAllowed
+│   ├── InvalidRequest  TooLarge  NotFound  MethodNotAllowed  Conflict
 │   └── Unauthorized  ForbiddenOrigin  ForbiddenHost
 ├── Busy  ShuttingDown    the gateway cannot take it now
 ├── ShapeFailed  InternalError
@@ -39,24 +39,16 @@ class GatewayError(Exception):
     retry_after: int | None = None
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        retryable: bool | None = None,
-        retry_after: int | None = None,
+        self, message: str, *, status: int | None = None, retryable: bool | None = None, retry_after: int | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
-        if status is not None:
-            self.status = status
-        if retryable is not None:
-            self.retryable = retryable
-        if retry_after is not None:
-            self.retry_after = retry_after
+        self.status = self.status if status is None else status
+        self.retryable = self.retryable if retryable is None else retryable
+        self.retry_after = self.retry_after if retry_after is None else retry_after
 
     def payload(self, phase: str = "request") -> ErrorPayload:
-        """`phase` is where the stream was: `request` before there is one, else the phase of its status events."""
+        """`phase` is where the stream was: `request` before there is one, and then the phase of its status events."""
         return {"error": self.message, "code": self.code, "phase": phase, "retryable": self.retryable}
 
 
@@ -65,67 +57,55 @@ class RequestError(GatewayError):
 
 
 class InvalidRequest(RequestError):
-    code = "invalid_request"
-    status = 422
+    code, status = "invalid_request", 422
 
 
 class TooLarge(RequestError):
-    code = "too_large"
-    status = 413
+    code, status = "too_large", 413
 
 
 class NotFound(RequestError):
-    code = "not_found"
-    status = 404
+    code, status = "not_found", 404
 
 
 class MethodNotAllowed(RequestError):
-    code = "method_not_allowed"
-    status = 405
+    code, status = "method_not_allowed", 405
+
+
+class Conflict(RequestError):
+    code, status = "conflict", 409
 
 
 class Unauthorized(RequestError):
-    code = "unauthorized"
-    status = 401
+    code, status = "unauthorized", 401
 
 
 class ForbiddenOrigin(RequestError):
-    code = "forbidden_origin"
-    status = 403
+    code, status = "forbidden_origin", 403
 
 
 class ForbiddenHost(RequestError):
-    code = "forbidden_host"
-    status = 403
+    code, status = "forbidden_host", 403
 
 
 class Busy(GatewayError):
-    code = "busy"
-    status = 503
-    retryable = True
-    retry_after = 5
+    code, status, retryable, retry_after = "busy", 503, True, 5
 
 
 class ShuttingDown(GatewayError):
-    code = "shutting_down"
-    status = 503
-    retryable = True
-    retry_after = 5
+    code, status, retryable, retry_after = "shutting_down", 503, True, 5
 
 
 class ShapeFailed(GatewayError):
-    code = "shape_failed"
-    status = 500
+    code, status = "shape_failed", 500
 
 
 class InternalError(GatewayError):
-    code = "internal_error"
-    status = 500
+    code, status = "internal_error", 500
 
 
 class Cancelled(GatewayError):
-    code = "cancelled"
-    status = 499
+    code, status = "cancelled", 499
 
 
 class UpstreamError(GatewayError):
@@ -135,8 +115,7 @@ class UpstreamError(GatewayError):
 
 
 class OllamaUnreachable(UpstreamError):
-    code = "ollama_unreachable"
-    retryable = True
+    code, retryable = "ollama_unreachable", True
 
 
 class OllamaError(UpstreamError):
@@ -144,8 +123,7 @@ class OllamaError(UpstreamError):
 
 
 class ModelNotFound(UpstreamError):
-    code = "model_not_found"
-    status = 404
+    code, status = "model_not_found", 404
 
 
 class BadUpstream(UpstreamError):
@@ -157,18 +135,15 @@ class Truncated(UpstreamError):
 
 
 class ProducerLost(GatewayError):
-    """The replica that ran a stream is gone, and how the answer would have gone on with it."""
+    """The replica that ran the stream is gone, and the rest of the answer is lost."""
 
-    code = "producer_lost"
-    status = 502
-    retryable = True
+    code, status, retryable = "producer_lost", 502, True
 
 
 class LimitReached(GatewayError):
     """A time limit fired."""
 
-    status = 504
-    retryable = True
+    status, retryable = 504, True
 
 
 class ConnectTimeout(LimitReached):

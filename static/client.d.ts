@@ -1,5 +1,5 @@
 /**
- * A client of the Ollama SSE gateway, for browsers and Node 18 or later. No dependency.
+ * A client of the Ollama SSE gateway, for browsers and Node 18 or later, without dependencies.
  *
  * ```js
  * import { stream } from "http://127.0.0.1:8000/client.js";
@@ -8,99 +8,100 @@
  * for await (const chunk of answer) document.body.append(chunk.message.content);
  * ```
  *
- * A browser that asks from another origin needs that origin in `GATEWAY_CORS_ORIGINS`; localhost is always allowed.
+ * Pages of another origin may use the gateway if `GATEWAY_CORS_ORIGINS` lists that origin; localhost is always allowed.
  */
 
 /** The version of the gateway that this file belongs to. */
 export const VERSION: string;
 
 /**
- * Asks a model and reads its answer, across cuts of the connection. Nothing is asked before the loop begins.
+ * Asks a model and reads its answer; lost connections are resumed. The request is sent when the loop begins.
  *
- * The loop ends with the answer, or throws a {@link GatewayError}. Leaving it stops the generation.
+ * The loop ends with the answer, or throws a {@link GatewayError}. Leaving the loop stops the generation.
  *
- * @param body Ollama's own request body: with `messages` it is a chat, else a completion.
+ * @param body Ollama's own request body: a chat if it has `messages`, otherwise a completion.
  */
 export function stream(body: ChatBody, options?: AskOptions): Answer<ChatChunk>;
 export function stream(body: GenerateBody, options?: AskOptions): Answer<GenerateChunk>;
 
 /**
- * Reads on in a stream that another page, or this one before it was reloaded, has begun.
+ * Continues to read a stream that another page, or this page before it was reloaded, has started.
  *
- * @param id The {@link Answer.lastEventId} to go on after, or a stream's id ({@link MetaEvent.id}) to read all of it.
+ * @param id The {@link Answer.lastEventId} to continue after, or the id of a stream ({@link MetaEvent.id}) to read all
+ *   of it.
  */
 export function resume<Chunk extends AnyChunk = ChatChunk>(id: string, options?: ReadOptions): Answer<Chunk>;
 
 /**
- * Everything that happens on a stream, as events. `stream` and `resume` are made of it.
+ * Reads a stream and yields everything that happens on it as events. `stream` and `resume` are built on it.
  *
- * @param url `/api/streams/<id>`, as `POST /api/streams` answers it, or a one-shot such as `/api/chat?prompt=Hi`.
- *   A one-shot survives a cut only with a `resume_window` in its query.
+ * @param url `/api/streams/<id>`, as in the answer to `POST /api/streams`, or a one-shot such as `/api/chat?prompt=Hi`.
+ *   A one-shot survives a lost connection only with a `resume_window` in its query.
  */
 export function openStream<Chunk extends AnyChunk = AnyChunk>(url: string, options?: OpenOptions): Stream<Chunk>;
 
-/** What `stream` and `resume` give: chunks, in one loop. */
+/** The result of `stream` and `resume`: chunks, to be read in one loop. */
 export interface Answer<Chunk extends AnyChunk> extends AsyncIterable<Chunk, void> {
-  /** Of the last chunk that the loop was given, or "". What to give `resume`, for example after a reload. */
+  /** The id of the last chunk that the loop received, or "". Pass it to `resume`, for example after a reload. */
   readonly lastEventId: string;
   /**
-   * Ends the loop at once, without an error, and stops the generation in whatever phase it is. Never rejects: when
-   * the gateway is away, the generation ends with its resume window.
+   * Ends the loop at once, without an error, and stops the generation in any phase. Never rejects: if the gateway
+   * cannot be reached, the generation ends after its resume window.
    */
   stop(): Promise<void>;
 }
 
-/** What `openStream` gives: events, in one loop. Leaving the loop stops only the reading. */
+/** The result of `openStream`: events, to be read in one loop. Leaving the loop only stops reading. */
 export interface Stream<Chunk extends AnyChunk = AnyChunk> extends AsyncIterable<StreamEvent<Chunk>, void> {
-  /** Of the last event that was received, or "". */
+  /** The id of the last event that was received, or "". */
   readonly lastEventId: string;
-  /** Stops the generation. The loop goes on to the stream's own end. Rejects when the gateway is away. */
+  /** Stops the generation. The loop continues to the stream's own end. Rejects if the gateway cannot be reached. */
   stop(): Promise<void>;
-  /** Stops reading. The generation ends when its last reader has been away for its resume window. */
+  /** Stops reading. The generation ends once it has had no reader for its resume window. */
   close(): void;
 }
 
 /** How to reach a gateway. */
 export interface ConnectionOptions {
-  /** The gateway's URL. Default: where this module was loaded from; Node has to say. */
+  /** The gateway's URL. Default: the origin that this module was loaded from. Required in Node. */
   base?: string;
-  /** An API key, sent as a bearer token. With a key, and in Node, the stream is read by `fetch`, else by EventSource. */
+  /** An API key, sent as a bearer token. With a key, and in Node, `fetch` reads the stream, otherwise `EventSource`. */
   key?: string;
-  /** Seconds without any event after which a new connection is made. Default: 20. It costs no generation. */
+  /** Seconds without any event after which the client reconnects, which starts no generation. Default: 20. */
   watchdog?: number;
 }
 
 export interface OpenOptions extends ConnectionOptions {
-  /** Go on after this event. */
+  /** The event to continue after. */
   lastEventId?: string;
 }
 
 export interface ReadOptions extends ConnectionOptions {
   /** Aborting it stops the generation, and the loop throws the signal's reason. */
   signal?: AbortSignal;
-  /** Is given everything else that happens: where the model stands, cuts and their mending, the figures at the end. */
+  /** Called with all other events: the stream's phases, lost and new connections, the outcome at the end. */
   onEvent?(event: SidecarEvent): void;
 }
 
 export interface AskOptions extends ReadOptions {
-  /** One of the operator's presets. */
+  /** The name of one of the operator's presets. */
   preset?: string;
-  /** The preset's variables. */
+  /** The values of the preset's variables. */
   variables?: Record<string, string>;
-  /** Seconds that the generation goes on when nobody reads it: how long a cut may last. Default: 30. */
+  /** Seconds for which the generation continues while nobody reads it, so that a cut may last as long. Default: 30. */
   resumeWindow?: number;
 }
 
 export type StreamOptions = AskOptions & OpenOptions;
 
-// What is asked: Ollama's own bodies -----------------------------------------------------------------------------
+// Requests: Ollama's own bodies ----------------------------------------------------------------------------------
 
 interface Body {
-  /** Default: the operator's, else the first that is installed. */
+  /** Default: the operator's default model, else the first installed one. */
   model?: string;
   /** `"json"`, or a JSON schema that the answer follows. */
   format?: "" | "json" | object;
-  /** How long the model stays loaded: seconds, or a duration such as `"5m"`; 0 unloads it. */
+  /** How long the model stays loaded: seconds, or a duration such as `"5m"`. 0 unloads it. */
   keep_alive?: number | string;
   options?: ModelOptions;
   think?: boolean | "low" | "medium" | "high" | "max";
@@ -168,13 +169,13 @@ export interface ModelOptions {
   use_mmap?: boolean;
 }
 
-// What is answered: Ollama's own chunks --------------------------------------------------------------------------
+// Answers: Ollama's own chunks -----------------------------------------------------------------------------------
 
-/** A piece of a chat: `done` tells the last one, which has the figures. */
+/** A piece of a chat. In the last one `done` is true, and it has counts and durations. */
 export type ChatChunk = ChatPiece & (Going | Done);
-/** A piece of a completion: `done` tells the last one, which has the figures. */
+/** A piece of a completion. In the last one `done` is true, and it has counts and durations. */
 export type GenerateChunk = GeneratePiece & (Going | (Done & { context?: number[] }));
-/** A step of a pull. The last one's `status` is `"success"`. */
+/** A step of a pull. The `status` of the last one is `"success"`. */
 export interface PullChunk {
   status: string;
   digest?: string;
@@ -199,7 +200,7 @@ interface GeneratePiece extends Piece {
 interface Going {
   done: false;
 }
-/** Durations are nanoseconds. A figure that is zero is missing. */
+/** Durations are in nanoseconds. Ollama omits a number that is zero. */
 interface Done {
   done: true;
   done_reason?: "stop" | "length" | "load" | "unload";
@@ -217,22 +218,22 @@ export interface Logprob {
   top_logprobs?: Logprob[];
 }
 
-// What happens on a stream -------------------------------------------------------------------------------------
+// The events of a stream ---------------------------------------------------------------------------------------
 
-/** Every event of {@link openStream}, told apart by `type`. */
+/** Any event of {@link openStream}; `type` tells which. */
 export type StreamEvent<Chunk extends AnyChunk = AnyChunk> = ChunkEvent<Chunk> | ErrorEvent | LostEvent | SidecarEvent;
-/** What a chunk or an error does not tell. */
+/** Any event that is neither a chunk nor an error. */
 export type SidecarEvent = OpenEvent | ReconnectingEvent | MetaEvent | StatusEvent | EndEvent;
 
-/** The connection stands, for the first time or again. */
+/** The connection is open, for the first time or again. */
 export interface OpenEvent {
   type: "open";
 }
-/** The connection was lost, and is being made again. */
+/** The connection was lost, and the client is reconnecting. */
 export interface ReconnectingEvent {
   type: "reconnecting";
 }
-/** Which stream this is. Comes with every connection. */
+/** Identifies the stream. It comes with every connection. */
 export interface MetaEvent {
   type: "meta";
   /** The version of the contract. */
@@ -242,16 +243,20 @@ export interface MetaEvent {
   kind: Kind;
   model: string;
 }
-/** Where the model stands, until the first token. */
+/** How far the stream is, until the first token. */
 export interface StatusEvent {
   type: "status";
   phase: Exclude<Phase, "generating" | "pulling">;
-  /** In the queue; 1 is next. */
+  /** The position in the queue; 1 is next. */
   position?: number;
-  /** Since the stream was created. */
+  /** Why it waits: all slots are taken, its model must displace one in use, or other clients have had less. */
+  reason?: "slots" | "model" | "fairness";
+  /** The share of the phase, from 0 to 1, that Ollama says is done. */
+  progress?: number;
+  /** Milliseconds since the stream was created. */
   elapsed_ms: number;
 }
-/** A line of Ollama's. */
+/** A line from Ollama. */
 export interface ChunkEvent<Chunk extends AnyChunk = AnyChunk> {
   type: "chunk";
   id: string;
@@ -262,16 +267,16 @@ export interface ErrorEvent extends ErrorPayload {
   type: "error";
   id: string;
 }
-/** The last event of every stream that was read to its end. */
+/** The last event of a stream that was read to its end. A time is null if it never came, or is not known. */
 export interface EndEvent {
   type: "end";
   id: string;
   outcome: Outcome;
   events: number;
   first_token_ms: number | null;
-  elapsed_ms: number;
+  elapsed_ms: number | null;
 }
-/** The last event of a stream that cannot be had any more. */
+/** The last event of a stream that can no longer be read. */
 export interface LostEvent extends ErrorPayload {
   type: "lost";
   code: "gone" | "unauthorized" | "unreachable";
@@ -279,38 +284,39 @@ export interface LostEvent extends ErrorPayload {
 }
 
 export type Kind = "chat" | "generate" | "pull";
-export type Phase = "queued" | "loading" | "prompt" | "generating" | "pulling";
+export type Phase = "queued" | "starting" | "loading" | "prompt" | "generating" | "pulling";
 export type Outcome = "complete" | "cancelled" | "error";
 
-// What fails ---------------------------------------------------------------------------------------------------
+// Errors -------------------------------------------------------------------------------------------------------
 
 export interface ErrorPayload {
   /** For a person. */
   error: string;
-  /** For a program. An operator's hook may have codes of its own. */
+  /** For a program. An operator's hook can use codes of its own. */
   code: ErrorCode;
-  /** Where it failed: `request` is before there was a stream, `connection` between here and the gateway. */
+  /** The phase in which it failed. `request` is before there was a stream, `connection` between client and gateway. */
   phase: Phase | "request" | "connection";
   /** Whether the same request may succeed later. */
   retryable: boolean;
 }
 
-/** What the loops of `stream` and `resume` throw. */
+/** The error that the loops of `stream` and `resume` throw. */
 export class GatewayError extends Error implements Omit<ErrorPayload, "error"> {
   constructor(payload: Partial<ErrorPayload>, status?: number);
   readonly name: "GatewayError";
   readonly code: ErrorCode;
   readonly phase: ErrorPayload["phase"];
   readonly retryable: boolean;
-  /** Of the HTTP response that refused the request, else 0. */
+  /** The status of the HTTP response that refused the request, else 0. */
   readonly status: number;
 }
 
-/** The gateway's codes, and `gone` and `unreachable`, which this client finds out by itself. */
+/** The gateway's codes, and `gone` and `unreachable`, which are this client's own. */
 export type ErrorCode =
   | "bad_upstream"
   | "busy"
   | "cancelled"
+  | "conflict"
   | "connect_timeout"
   | "first_token_timeout"
   | "forbidden_host"

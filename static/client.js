@@ -32,21 +32,20 @@ export function resume(id, options) {
   return read(async () => openStream(`/api/streams/${sid}`, { ...options, lastEventId: seq && id }), options);
 }
 
-/** @param {object} body @param {StreamOptions} [options] */
+/** With one key for all tries, a lost answer costs nothing. @param {object} body @param {StreamOptions} [options] */
 async function create(body, { base = ORIGIN, key, preset, variables, resumeWindow = 30 } = {}) {
-  const kind = "messages" in body ? "chat" : "generate";
-  const request = JSON.stringify({ [kind]: body, preset, variables, resume_window: resumeWindow });
-  const headers = { ...authorization(key), "Content-Type": "application/json" };
-  let answer, status;
-  try {
-    const response = await fetch(base.replace(/\/$/, "") + "/api/streams", { method: "POST", headers, body: request });
-    status = response.status;
-    answer = await response.json();
-  } catch {
-    // No answer, or a proxy's page.
+  const ask = { ["messages" in body ? "chat" : "generate"]: body, preset, variables, resume_window: resumeWindow };
+  const once = `${Math.random()}${Math.random()}`;
+  const headers = { ...authorization(key), "Content-Type": "application/json", "Idempotency-Key": once };
+  const request = { method: "POST", headers, body: JSON.stringify(ask) };
+  for (let tries = 3; ; ) {
+    const response = await fetch(`${base.replace(/\/$/, "")}/api/streams`, request).catch(() => null);
+    const answer = await response?.json().catch(() => null);
+    if (answer?.id) return `/api/streams/${answer.id}`;
+    if (answer || response?.status < 500 || !--tries)
+      throw new GatewayError(answer ?? { error: `No gateway answers at ${base}.` }, response?.status);
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
-  if (!answer?.id) throw new GatewayError(answer ?? { error: `No gateway answers at ${base}.` }, status);
-  return `/api/streams/${answer.id}`;
 }
 
 /** @param {string} [key] @returns {Record<string, string>} */
@@ -54,23 +53,17 @@ const authorization = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
 /** The chunks of a stream. @param {() => Promise<Stream>} start @param {StreamOptions} [options] */
 function read(start, { signal, onEvent } = {}) {
-  /** @type {any} */ let halt;
-  /** @type {any} */ let opening;
-  /** @type {any} */ let events;
+  /** @type {any} */ let [halt, opening, events] = [];
   /** @type {Promise<void> | undefined} */ let stopped;
   const halted = new Promise((resolve) => (halt = resolve));
-
   const stop = () => (stopped ??= end());
   async function end() {
     halt();
     events?.close();
-    try {
-      const late = await opening;
-      await late?.stop();
-      late?.close();
-    } catch {
-      // Nothing runs, or the gateway is away: then it ends with its resume window.
-    }
+    const late = await opening?.catch(() => null);
+    // Where the gateway is away, it ends with its resume window.
+    await late?.stop().catch(() => {});
+    late?.close();
   }
 
   async function* chunks() {
@@ -104,20 +97,17 @@ function read(start, { signal, onEvent } = {}) {
 export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog = 20 } = {}) {
   const headers = authorization(key);
   /** @type {StreamEvent[]} */ const queue = [];
-  /** @type {any} */ let source;
-  /** The open connection that `source` is about to replace. @type {any} */ let former;
-  /** @type {any} */ let retry;
-  /** @type {any} */ let wake;
+  /** `former` is the open connection that `source` is about to replace. @type {any} */
+  let [source, former, retry, wake] = [];
   let byFetch = !!key || !globalThis.EventSource;
-  let lastSign = 0;
-  let downSince = 0;
+  let [lastSign, downSince] = [0, 0];
   let terminal = false;
   let closed = false;
   if (url[0] === "/") url = base.replace(/\/$/, "") + url;
-
   const resumable = () => !ONE_SHOT.test(url);
 
   function connect() {
+    clearTimeout(retry);
     // Only an EventSource's own reconnects send a Last-Event-ID.
     const from = lastEventId ? `${url}?last_event_id=${lastEventId}` : url;
     if (source?.readyState === OPEN) former = source;
@@ -131,7 +121,6 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     clearTimeout(retry);
     source?.close();
     former?.close();
-    former = null;
   }
 
   /** @param {StreamEvent} event */
@@ -151,9 +140,7 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
   /** @param {any} event */
   function onSource({ type, target, data, lastEventId: id }) {
     if (type === "error") {
-      if (target !== source || closed) return;
-      if (target.readyState === CLOSED) refused(target.status);
-      else down();
+      if (target === source && !closed) target.readyState === CLOSED ? refused(target.status) : down();
       return;
     }
     lastSign = Date.now();
@@ -161,7 +148,6 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
     if (type === "open") {
       // Only now: with no reader left a generation would be cancelled.
       former?.close();
-      former = null;
       push({ type });
     } else if (type === "meta" || type === "status") {
       const sidecar = { ...JSON.parse(data), type };
@@ -184,10 +170,9 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
   }
 
   function down() {
-    if (!downSince) {
-      downSince = Date.now();
-      push({ type: "reconnecting" });
-    } else if (Date.now() - downSince > GIVE_UP_MS) lose("unreachable");
+    if (!downSince) push({ type: "reconnecting" });
+    downSince ||= Date.now();
+    if (Date.now() - downSince > GIVE_UP_MS) lose("unreachable");
   }
 
   /** @param {any} status 200 when it was cut, 0 without an answer, none from an EventSource */
@@ -236,7 +221,6 @@ export function openStream(url, { base = ORIGIN, key, lastEventId = "", watchdog
   connect();
   const watching = setInterval(watch, watchdog * 250);
   for (const name of PAGE_EVENTS) globalThis.addEventListener?.(name, onPage);
-
   return {
     get lastEventId() {
       return lastEventId;

@@ -1,25 +1,19 @@
-"""What holds for all tests: the event loop they run in, and that the gateway never blocks it."""
+"""Fixtures for all tests: an event loop that the gateway may not block, and common servers."""
 
-import asyncio
+import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
+import aiohttp
 import pytest
-import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from gateway.demo import Simulator
+from tests.asks import quick
 from tests.redis_server import Redis, redis_server
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
-    """asyncio's own loop; a test may ask for uvloop, which serves in production, by its `asyncio` marker."""
-    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    marker = item.get_closest_marker("asyncio")
-    if marker is not None and "loop_factories" in marker.kwargs:
-        factories["uvloop"] = uvloop.new_event_loop
-    return factories
+# What a script runs in the background ignores Ctrl-C, and so would every process that a test starts to interrupt it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +38,26 @@ def redis(redis_process: Redis) -> Redis:
     """A Redis with nothing in it."""
     redis_process.run("FLUSHALL")
     return redis_process
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A Redis that a test may fill, freeze and kill."""
+    with redis_server() as redis:
+        yield redis
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    """An Ollama that answers without a pause."""
+    return quick()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client with any number of connections."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield session
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ class Family:
 
     name: str
     kind: str
-    help: str
     samples: dict[tuple[str, Labels], float] = field(default_factory=dict)
 
     def value(self, suffix: str = "", **labels: str) -> float:
@@ -54,11 +53,11 @@ def parse(text: str) -> dict[str, Family]:
 
 
 def _family(help_line: str, type_line: str) -> Family:
-    match = re.fullmatch(r"# HELP ([a-z][a-z_]*) (.+)", help_line)
+    match = re.fullmatch(r"# HELP ([a-z][a-z_]*) .+", help_line)
     assert match, help_line
     kind = type_line.removeprefix(f"# TYPE {match[1]} ")
     assert kind in _SUFFIXES, type_line
-    return Family(match[1], kind, match[2])
+    return Family(match[1], kind)
 
 
 def _labels(text: str) -> Labels:
@@ -82,7 +81,7 @@ def _check(family: Family) -> None:
 
 
 def _check_histogram(family: Family) -> None:
-    """Without labels but `le`, as all of ours are."""
+    """Check a histogram without labels other than `le`, as all of ours are."""
     buckets = [(float(dict(labels)["le"]), value) for (name, labels), value in family.samples.items() if labels]
     assert [bound for bound, _ in buckets] == sorted({bound for bound, _ in buckets}), buckets
     assert [value for _, value in buckets] == sorted(value for _, value in buckets), buckets

@@ -1,4 +1,7 @@
-"""A gateway in front of a simulated Ollama, both real servers, in the loop of the test."""
+"""A gateway in front of a simulated Ollama, both real servers, in the loop of the test.
+
+The gateway's is the one that the command line starts, with its bounds, on a socket like its own.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import aiohttp
-from starlette.types import Receive, Scope, Send
 
 from gateway.app import create_app
 from gateway.demo import Simulator
 from gateway.settings import Settings
-from gateway.state import GatewayState
-from tests.servers import serve
+from gateway.web.files import OpenFiles, raise_limit
+from gateway.web.server import listen, server_config
+from gateway.web.state import GatewayState
+from tests.servers import running, serve
 from tests.sse import Event, Events
 
 
@@ -48,23 +52,32 @@ class Gateway:
             return cast(str, answer["id"])
 
 
+stopped: set[str] = set()
+"""Where gateways of this process were, from the moment they began to stop."""
+
+
 @asynccontextmanager
 async def gateway(ollama: Simulator | str, **settings: Any) -> AsyncIterator[Gateway]:
     """A gateway with `settings` in front of a simulator, or of whatever is at a URL."""
     if isinstance(ollama, Simulator):
-        async with serve(ollama.app) as url, gateway(url, **settings) as running:
-            yield running
+        async with serve(ollama.app) as url, gateway(url, **settings) as front:
+            yield front
         return
     # in a thread, because it reads files: the command line does it before there is a loop
-    app = create_app(await asyncio.to_thread(lambda: Settings(ollama_url=ollama, **settings)))
-    state: dict[str, Any] = {}
-
-    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            nonlocal state
-            state = scope["state"]
-        await app(scope, receive, send)
-
+    given = await asyncio.to_thread(lambda: Settings(ollama_url=ollama, **settings))
+    config = server_config(
+        create_app(given),
+        max_url_bytes=given.max_url_bytes,
+        max_head_bytes=given.max_head_bytes,
+        request_timeout=given.request_timeout,
+        trusted_proxies=given.trusted_proxies,
+        files=OpenFiles(raise_limit(), reserved=given.max_active),
+    )
+    sock = listen("127.0.0.1", 0, given.client_timeout)
     connector = aiohttp.TCPConnector(limit=0)
-    async with serve(with_state, lifespan="on") as url, aiohttp.ClientSession(connector=connector) as session:
-        yield Gateway(url, session, cast(GatewayState, state))
+    async with running(config, sock) as server, aiohttp.ClientSession(connector=connector) as session:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        try:
+            yield Gateway(url, session, cast(GatewayState, server.lifespan.state))
+        finally:
+            stopped.add(url)

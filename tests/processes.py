@@ -1,12 +1,14 @@
 """The gateway as a process of its own, with its real listening socket, signals and log."""
 
 import asyncio
+import itertools
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +20,18 @@ INSTALLED = Path(gateway.__file__).parent.parent
 """Where the package under test is: an installed wheel, or this checkout."""
 
 
+_ports = itertools.count(20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+"""Each process of the test run has a range of its own, below the ports that the kernel hands out by itself. A port that
+was merely free a moment ago might be taken by another process before its server listens."""
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on, and that nobody else is given."""
+    for port in _ports:
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 @dataclass
@@ -49,11 +58,14 @@ class Process:
 
 
 @asynccontextmanager
-async def process(directory: Path, *flags: str, **environment: str) -> AsyncIterator[Process]:
-    """A gateway on a free port, started in `directory` with these flags and no settings of the outside."""
+async def process(directory: Path, *flags: str, shell: str = "", **environment: str) -> AsyncIterator[Process]:
+    """A gateway on a free port, started in `directory` with these flags and no settings from outside.
+
+    `shell` is a command that prepares its process, such as one that redirects its output.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "OLLAMA_"))}
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "--port=0", *flags),
+        *("sh", "-c", f'{shell}\nexec "$@"', "sh", sys.executable, "-m", "gateway", "--port=0", *flags),
         cwd=directory,
         env={**inherited, "PYTHONPATH": str(INSTALLED), **environment},
         stdout=asyncio.subprocess.PIPE,
@@ -73,6 +85,14 @@ async def process(directory: Path, *flags: str, **environment: str) -> AsyncIter
             running.kill()
         await running.wait()
         await reading
+
+
+def resident_bytes(process: Process) -> int:
+    """The memory of a process that is in use."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    match = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) * 1024
 
 
 async def _collect(stream: asyncio.StreamReader, lines: list[str]) -> None:

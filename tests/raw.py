@@ -1,4 +1,4 @@
-"""A client that is cut: HTTP and event streams over a bare socket, which can be closed at any byte."""
+"""Clients that misbehave, over bare sockets: one that is cut at any byte, and one that never reads."""
 
 import asyncio
 import json
@@ -42,6 +42,12 @@ class RawStream:
         self._writer.close()
 
     async def ask(self, path: str, *, body: object = None, headers: dict[str, str] | None = None) -> None:
+        """Send a request, and wait for the head of the answer."""
+        await self.send(path, body=body, headers=headers)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        self.status = int(head.split(b" ", 2)[1])
+
+    async def send(self, path: str, *, body: object = None, headers: dict[str, str] | None = None) -> None:
         """Send a request; GET, or POST with a JSON body."""
         payload = b"" if body is None else json.dumps(body).encode()
         lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: text/event-stream"]
@@ -49,8 +55,6 @@ class RawStream:
         lines += [f"Content-Length: {len(payload)}", "", ""]
         self._writer.write("\r\n".join(lines).encode() + payload)
         await self._writer.drain()
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        self.status = int(head.split(b" ", 2)[1])
 
     async def read(self, until: Stop = lambda _: False, at_most: int = 2**16) -> None:
         """Read to the end of the body, or until `until` holds, asked after every `at_most` bytes or fewer."""
@@ -86,3 +90,13 @@ class RawStream:
                 return
             *blocks, self._text = self._text.split(b"\n\n")
             self.events += [event for block in blocks if block != b": ping" and (event := parse(block))]
+
+
+def stalled(url: str, path: str) -> socket.socket:
+    """A client that asks and then never reads, with buffers that are full soon."""
+    address = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect((address.hostname, address.port))
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    return sock

@@ -1,7 +1,6 @@
 """A real Redis, on a free port, without anything on disk."""
 
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis as client
+
+from tests.processes import free_port
 
 
 class Redis:
@@ -42,6 +43,10 @@ class Redis:
         self._process.wait()
         self._client.connection_pool.disconnect()
 
+    def close(self) -> None:
+        """Close its connection to the test."""
+        self._client.close()
+
     def freeze(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
 
@@ -63,14 +68,11 @@ class Redis:
 
 @contextmanager
 def redis_server() -> Iterator[Redis]:
-    """A Redis of one's own."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    redis = Redis(port)
+    """A Redis for one user."""
+    redis = Redis(free_port())
     redis.start()
     try:
         yield redis
     finally:
         redis.kill()
-        redis._client.close()
+        redis.close()

@@ -1,4 +1,4 @@
-"""A wire to a Redis that breaks at the command of one's choice."""
+"""A wire to a Redis that breaks at a chosen command."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,9 +8,12 @@ from tests.redis_server import Redis
 
 
 class Wire:
-    """`cut` is a word of the commands that do not get through; of those with `deaf`, once, the answer does not.
+    """Commands with the word `cut` do not get through, nor, once, does the answer to one with the word `deaf`.
 
-    The connection breaks in both cases; `broken` counts how often. What `before` has of a word is done before it.
+    The connection breaks in both cases, and `broken` counts how often. `before` has calls that are made once, before
+    a command with a certain word gets through.
+
+    A command with the word `hold` waits, and its connection with it, until `release` is called; `held` counts them.
     """
 
     def __init__(self, port: int) -> None:
@@ -19,7 +22,15 @@ class Wire:
         self.deaf = b""
         self.before: dict[bytes, Callable[[], object]] = {}
         self.broken = 0
+        self.hold = b""
+        self.held = 0
+        self._released = asyncio.Event()
         self._port = port
+
+    def release(self) -> None:
+        """Let all commands through that are held."""
+        self.hold = b""
+        self._released.set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -36,8 +47,11 @@ class Wire:
                     self.broken += 1
                     answering.cancel()
                     redis_writer.write(command)
-                    await redis_reader.read(2**20)  # so it was run
+                    await redis_reader.read(2**20)  # Redis has run it once it answers
                     break
+                if self.hold and self.hold in command:
+                    self.held += 1
+                    await self._released.wait()
                 redis_writer.write(command)
         except ConnectionError:
             pass
@@ -58,7 +72,7 @@ class Wire:
 
 @asynccontextmanager
 async def wire(redis: Redis) -> AsyncIterator[Wire]:
-    """A wire to it, whole at first."""
+    """A wire to this Redis, which breaks nothing at first."""
     made = Wire(redis.port)
     server = await asyncio.start_server(made.connected, "127.0.0.1", 0)
     made.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,3 @@ async def in_process(
         if isinstance(ollama, Simulator):
             ollama = await stack.enter_async_context(serve(ollama.app))
         yield [await stack.enter_async_context(gateway(ollama, redis_url=redis.url, **settings)) for _ in range(count)]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Until it holds, which no event tells."""
-    for _ in range(round(seconds * 100)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"not within {seconds:g} s")

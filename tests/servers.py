@@ -12,21 +12,30 @@ from starlette.types import ASGIApp
 
 @asynccontextmanager
 async def serve(app: ASGIApp, sock: socket.socket | None = None, **uvicorn_config: Any) -> AsyncIterator[str]:
-    """Serve `app` on a free port of 127.0.0.1, or on `sock`, and yield the base URL, without a slash at its end.
+    """Serve `app` on a free port of 127.0.0.1, or on `sock`, and yield the base URL, without a slash at its end."""
+    # Like Ollama it closes no idle connection: on a busy machine it would do so in the moment of its next use.
+    defaults = {"log_config": None, "access_log": False, "timeout_keep_alive": 3600}
+    config = uvicorn.Config(app, port=0, **(defaults | uvicorn_config))
+    async with running(config, sock) as server:
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def running(config: uvicorn.Config, sock: socket.socket | None) -> AsyncIterator[uvicorn.Server]:
+    """A server of this configuration.
 
     Uvicorn's main loop is not run: it takes the process's signal handlers, so that Ctrl+C would stop a server
     instead of the tests. Nor is its shutdown, which sleeps. On leaving, connections that are still open are cut,
     as when the network fails, and all requests are waited for.
     """
-    config = uvicorn.Config(app, port=0, **{"log_config": None, "access_log": False, **uvicorn_config})
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup([sock] if sock else None)
     await server.on_tick(0)  # sets the Date header
     try:
-        host, port = server.servers[0].sockets[0].getsockname()
-        yield f"http://{host}:{port}"
+        yield server
     finally:
         for listener in server.servers:
             listener.close()

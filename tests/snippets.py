@@ -1,4 +1,4 @@
-"""What documentation shows, run as it stands there."""
+"""The code that documentation shows, run as it stands there."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ async def sh(command: str, gw: Process, directory: Path | None = None) -> str:
 async def started(command: str, directory: Path, environment: Mapping[str, str]) -> AsyncIterator[str]:
     """A server that is started by a command, on a free port, and the address that it prints.
 
-    What installs something before is left out: the tests' environment has it.
+    The part of the command that installs packages is left out: the tests' environment has them.
     """
     command = re.sub(r"^(pip|npm) install\b.* && ", "", command).replace("5173", "0")
     server = await asyncio.create_subprocess_exec(
@@ -68,7 +68,7 @@ async def started(command: str, directory: Path, environment: Mapping[str, str])
 
 @asynccontextmanager
 async def site(command: str, directory: Path, environment: Mapping[str, str]) -> AsyncIterator[Page]:
-    """What is seen in a browser where this command says that its page is."""
+    """The page at the address that a command prints, in a browser."""
     async with started(command, directory, environment) as url, chromium() as browser:
         page = await browser.new_page()
         await page.goto(url)
@@ -76,7 +76,7 @@ async def site(command: str, directory: Path, environment: Mapping[str, str]) ->
 
 
 def module(script: str) -> str:
-    """A page that runs nothing but this."""
+    """A page that runs only this script."""
     return f"<!doctype html><head><script type=module>{script}</script></head><body></body>"
 
 
@@ -103,6 +103,6 @@ async def other_origin(browser: Browser, html: str, gateway: str, prepare: str =
 
 @asynccontextmanager
 async def page_of(html: str, gateway: str, prepare: str = "") -> AsyncIterator[Page]:
-    """The same in a browser of its own."""
+    """The same, in its own browser."""
     async with chromium() as browser, other_origin(browser, html, gateway, prepare) as page:
         yield page

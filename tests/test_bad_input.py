@@ -1,23 +1,15 @@
-"""Bad input gets its named error, Ollama never sees it, and the process lives on."""
+"""Requests for something wrong get an error that names it, Ollama never sees them, and the process lives on."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from io import BytesIO
-from urllib.parse import quote_from_bytes, urlencode
+from contextlib import asynccontextmanager
 
-import orjson
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from yarl import URL
 
 from gateway.demo import Simulator
-from gateway.demo.asks import Ask
+from tests.asks import CHAT
 from tests.gateways import Gateway, gateway
-from tests.sse import ending, messages, text
+from tests.sse import ending, messages
 from tests.upstreams import ONCE_DONE, Upstream, says, streams, token, upstream, whole
 
 EVENTS = {"Accept": "text/event-stream"}
@@ -26,10 +18,11 @@ ANSWER = streams(token("fine"), ONCE_DONE)
 
 
 @asynccontextmanager
-async def in_front_of_scripted(**settings: object) -> AsyncIterator[tuple[Gateway, Upstream]]:
+async def surviving(**settings: object) -> AsyncIterator[tuple[Gateway, Upstream]]:
+    """A gateway in front of a scripted Ollama, which must still answer at the end."""
     async with upstream(ANSWER) as ollama, gateway(ollama.url, **settings) as gw:
         yield gw, ollama
-        assert ending(await gw.read("/api/chat?model=m&prompt=Hi")) == ("complete", None)  # still alive
+        assert ending(await gw.read(CHAT)) == ("complete", None)
 
 
 BAD_QUERIES = {
@@ -64,8 +57,8 @@ BAD_QUERIES = {
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("query", BAD_QUERIES)
 async def test_bad_query(route: str, query: str) -> None:
-    """A real status for curl; for `EventSource`, which sees only a 200, a terminal event, and 204 if it comes back."""
-    async with in_front_of_scripted() as (gw, ollama):
+    """curl gets a real status; `EventSource`, which can read only a 200, gets a terminal event and then a 204."""
+    async with surviving() as (gw, ollama):
         url = URL(f"{gw.url}{route}?model=m&{query}", encoded=True)
         async with gw.session.get(url) as response:
             error = await response.json()
@@ -77,7 +70,7 @@ async def test_bad_query(route: str, query: str) -> None:
 
 
 async def refused_like_event_source(gw: Gateway, url: URL, **headers: str) -> str | None:
-    """The code that an `EventSource` is told, after checking that its reconnect would be its last."""
+    """The code that an `EventSource` gets, after checking that its reconnect is told to stop."""
     events = await gw.read(str(url).removeprefix(gw.url), headers=EVENTS | headers)
     outcome, code = ending(events)
     assert outcome == "error"
@@ -94,13 +87,13 @@ async def test_no_model_and_none_installed(route: str) -> None:
         async with gw.session.get(f"{gw.url}{route}?prompt=x") as response:
             error = await response.json()
             assert (response.status, error["code"]) == (422, "invalid_request")
-            assert error["error"].startswith("model: is missing, and Ollama has none installed")
+            assert error["error"].startswith("model: is missing, and Ollama has no model installed")
         assert await refused_like_event_source(gw, URL(f"{gw.url}{route}?prompt=x")) == "invalid_request"
         assert ollama.asked(route) == []
 
 
 async def test_no_model_and_no_ollama() -> None:
-    """Without a model Ollama must be asked for one first; when it is away, that is the error."""
+    """Ollama must first be asked for a model, so an Ollama that is down is the error."""
     async with gateway("http://127.0.0.1:9") as gw, gw.session.get(f"{gw.url}/api/chat?prompt=x") as response:
         assert (response.status, (await response.json())["code"]) == (502, "ollama_unreachable")
 
@@ -111,7 +104,7 @@ async def test_no_model_and_no_ollama() -> None:
 )
 @pytest.mark.parametrize("path", ["/api/chat?prompt=x", "/api/models"])
 async def test_model_list_of_another_server(tags: bytes, path: str) -> None:
-    """Whatever answers in Ollama's place, it is an error of its own and not a crash of the gateway."""
+    """Whatever answers in Ollama's place is reported as `bad_upstream` and crashes nothing."""
     async with (
         upstream(ANSWER, tags=says(whole(200, tags))) as ollama,
         gateway(ollama.url) as gw,
@@ -124,11 +117,13 @@ BAD_BODIES = {
     b"": "The body is not valid JSON",
     b"{": "The body is not valid JSON",
     b"model=m": "The body is not valid JSON",
-    b'{"prompt":"\xff"}': "The body is not valid JSON",
-    b'{"prompt":"\\ud800"}': "The body is not valid JSON",
+    b"\xef\xbb\xbf{}": "The body is not valid JSON",
+    b'{"prompt":"\xff"': "The body is not valid JSON",
+    b'{"prompt":"\\ud800",}': "The body is not valid JSON",
+    b'{"prompt":"\\ud800\0"}': "The body is not valid JSON",
     b'{"options":{"temperature":1e999}}': "The body is not valid JSON",
     b'{"options":{"temperature":NaN}}': "The body is not valid JSON",
-    b"[" * 100_000: "The body is not valid JSON",
+    b"[" * 50_000: "The body is not valid JSON",
     b"[]": "The body must be a JSON object",
     b"null": "The body must be a JSON object",
     b'"x"': "The body must be a JSON object",
@@ -148,7 +143,7 @@ BAD_BODIES = {
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: body[:40].decode(errors="replace"))
 async def test_bad_body(route: str, body: bytes) -> None:
-    async with in_front_of_scripted() as (gw, ollama):
+    async with surviving() as (gw, ollama):
         async with gw.session.post(gw.url + route, data=body) as response:
             error = await response.json()
             assert (response.status, error["code"]) == (422, "invalid_request")
@@ -178,7 +173,7 @@ async def test_bad_body(route: str, body: bytes) -> None:
 )
 async def test_field_named(route: str, body: object, field: str) -> None:
     """The message begins with the path of the field at fault."""
-    async with in_front_of_scripted() as (gw, ollama):
+    async with surviving() as (gw, ollama):
         async with gw.session.post(gw.url + route, json=body) as response:
             error = await response.json()
             assert (response.status, error["code"]) == (422, "invalid_request")
@@ -187,9 +182,9 @@ async def test_field_named(route: str, body: object, field: str) -> None:
 
 
 async def test_nesting_is_bounded() -> None:
-    """JSON too deep to be written again: it must be refused when it comes in, not fail when it goes out."""
+    """JSON that is too deep to be written again is refused on arrival, and does not fail on its way to Ollama."""
     deep = b'{"model":"m","messages":[],"x":' + b'{"a":' * 300 + b"1" + b"}" * 301
-    async with in_front_of_scripted() as (gw, ollama):
+    async with surviving() as (gw, ollama):
         async with gw.session.post(gw.url + "/api/chat", data=deep) as response:
             assert (response.status, (await response.json())["code"]) == (422, "invalid_request")
         assert ollama.requests == []
@@ -205,170 +200,11 @@ async def test_nesting_is_bounded() -> None:
     ],
 )
 async def test_load_passes(route: str, body: object) -> None:
-    """Nothing to answer is Ollama's way to load a model, and one JSON object without LF its answer."""
+    """A request with nothing to answer loads the model, and Ollama answers with one JSON object without an LF."""
     async with gateway(Simulator(load_seconds=0)) as gw:
         events = await gw.read(route, json=body)
         assert ending(events) == ("complete", None)
         assert messages(events)[-1].json["done_reason"] == "load"
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_body_limit(chunked: bool) -> None:
-    """Counted as it comes when no Content-Length announces it; a body of just the limit is fine."""
-    body = b'{"model":"m","prompt":"%b"}' % (b"x" * 975)
-    assert len(body) == 1000
-
-    async def pieces(size: int) -> AsyncIterator[bytes]:
-        for _ in range(0, size, 100):
-            yield b"x" * 100
-
-    async with in_front_of_scripted(max_body_bytes=1000) as (gw, ollama):
-        async with gw.session.post(gw.url + "/api/generate", data=body) as response:
-            assert b"event: end" in await response.read()
-        seen = len(ollama.requests)
-        data = pieces(1100) if chunked else BytesIO(body + b" ")
-        async with gw.session.post(gw.url + "/api/generate", data=data) as response:
-            error = await response.json()
-            assert (response.status, error["code"]) == (413, "too_large")
-            assert "GATEWAY_MAX_BODY_BYTES" in error["error"]
-        assert len(ollama.requests) == seen
-
-
-async def test_announced_size_is_refused_unread() -> None:
-    """Nobody has to send 30 MB to be told that it is too much."""
-    async with in_front_of_scripted() as (gw, ollama):
-        head = await raw(gw, b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 413 ")
-        assert ollama.requests == []
-
-
-async def test_whole_large_body_is_answered() -> None:
-    """A client that sends all of its 30 MB before it reads gets the 413 too, and no reset connection."""
-    async with (
-        in_front_of_scripted() as (gw, _),
-        gw.session.post(gw.url + "/api/chat", data=BytesIO(b"x" * 2**25)) as response,
-    ):
-        assert response.status == 413
-
-
-async def test_base64_images_of_10_mb_pass() -> None:
-    image = "A" * 10_000_000
-    async with in_front_of_scripted() as (gw, ollama):
-        body = {"model": "m", "messages": [{"role": "user", "content": "x", "images": [image]}]}
-        async with gw.session.post(gw.url + "/api/chat", data=BytesIO(orjson.dumps(body))) as response:
-            assert (await response.read()).count(b"event: end") == 1
-        assert orjson.loads(ollama.asked("/api/chat")[0].body) == body
-        assert ollama.asked("/api/chat")[0].headers["content-length"] == str(len(ollama.asked("/api/chat")[0].body))
-
-
-async def raw(gw: Gateway, request: bytes) -> bytes:
-    """The head of the answer to these very bytes."""
-    url = URL(gw.url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    try:
-        writer.write(request)
-        return await reader.readuntil(b"\r\n\r\n")
-    finally:
-        writer.close()
-
-
-async def test_query_of_60_kb() -> None:
-    prompt = "🦙 long?" * (60_000 // len(b"%F0%9F%A6%99+long%3F"))
-    async with in_front_of_scripted() as (gw, ollama):
-        query = urlencode({"model": "m", "prompt": prompt})
-        assert len(query) > 59_000
-        assert text(await gw.read(f"/api/chat?{query}")) == "fine"
-        assert orjson.loads(ollama.asked("/api/chat")[0].body)["messages"][0]["content"] == prompt
-
-
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        b"GET /api/chat?model=m&prompt=%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 70_000),
-        b"GET /api/chat?model=m&prompt=\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /api/chat?model=m&prompt=x y HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n",
-    ],
-    ids=["over 64 KB", "raw bytes", "space in the query", "negative length", "two lengths", "TLS"],
-)
-async def test_malformed_http(request_bytes: bytes) -> None:
-    async with in_front_of_scripted() as (gw, ollama):
-        assert (await raw(gw, request_bytes)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 422 "))
-        assert ollama.requests == []
-
-
-async def test_half_a_body_and_gone() -> None:
-    """A client that leaves while it sends is not a crash, and nothing runs for it."""
-    async with in_front_of_scripted() as (gw, ollama):
-        url = URL(gw.url)
-        _, writer = await asyncio.open_connection(url.host, url.port)
-        writer.write(b'POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"model":"m"')
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        assert ending(await gw.read("/api/chat?model=m&prompt=Hi")) == ("complete", None)
-        assert len(ollama.asked("/api/chat")) == 1
-
-
-async def test_head_starts_nothing() -> None:
-    """A link preview or a health check by HEAD must not cost GPU time."""
-    async with in_front_of_scripted() as (gw, ollama):
-        for path in ("/api/chat?model=m&prompt=x", "/api/generate?model=m&prompt=x", "/api/chat"):
-            async with gw.session.head(gw.url + path) as response:
-                assert response.status == 200
-                assert response.headers["Content-Type"] == "text/event-stream"
-        assert ollama.requests == []
-        assert len(gw.state["streams"]) == 0
-
-
-async def test_head_stops_nothing() -> None:
-    """HEAD on a running stream is no viewer that comes, and so none that leaves."""
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=200)
-    async with gateway(simulator) as gw:
-        sid = await gw.start(chat={"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}]})
-        path = f"{gw.url}/api/streams/{sid}"
-        for headers in ({}, {"Last-Event-ID": f"{sid}-1"}):
-            await simulator.until(lambda: simulator.states["generating"] == 1)
-            async with gw.session.head(path, headers=headers) as response:
-                assert response.status in (200, 422)  # the first event may not be there yet
-        async with gw.session.head(f"{gw.url}/api/streams/{'0' * 32}") as response:
-            assert response.status == 404
-        assert ending(await gw.read(f"/api/streams/{sid}")) == ("complete", None)
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allow"),
-    [
-        ("PUT", "/api/chat", {"GET", "HEAD", "POST"}),
-        ("DELETE", "/api/generate", {"GET", "HEAD", "POST"}),
-        ("GET", "/api/streams", {"POST"}),
-        ("PUT", f"/api/streams/{'0' * 32}", {"DELETE", "GET", "HEAD"}),
-        ("GET", "/api/session", {"DELETE", "POST"}),
-        ("HEAD", "/api/streams", {"POST"}),
-        ("POST", "/api/models", {"GET", "HEAD"}),
-        ("POST", "/", {"GET", "HEAD"}),
-        ("POST", "/static/index.html", {"GET", "HEAD"}),
-    ],
-)
-async def test_method_not_allowed(method: str, path: str, allow: set[str]) -> None:
-    async with in_front_of_scripted() as (gw, ollama):
-        async with gw.session.request(method, gw.url + path) as response:
-            assert response.status == 405
-            assert set(response.headers["Allow"].split(", ")) == allow
-            if method != "HEAD":
-                assert (await response.json())["code"] == "method_not_allowed"
-        assert ollama.requests == []
-
-
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/chat/", "/static/nothing", "/api/tags"])
-async def test_nothing_here(path: str) -> None:
-    """Also Ollama's own paths: the gateway is not a proxy."""
-    async with in_front_of_scripted() as (gw, ollama):
-        async with gw.session.get(gw.url + path, allow_redirects=False) as response:
-            assert (response.status, (await response.json())["code"]) == (404, "not_found")
-        assert ollama.requests == []
 
 
 MALFORMED_IDS = [
@@ -378,7 +214,7 @@ MALFORMED_IDS = [
     "-1",
     "%s",
     "%s-",
-    "%s-0",
+    "%s-00",
     "%s-01",
     "%s--1",
     "%s-1.0",
@@ -390,9 +226,9 @@ MALFORMED_IDS += ["%s-1\u00e9", "x" * 7000, "'; DROP TABLE", "\u20ac-1"]
 
 @pytest.mark.parametrize("template", MALFORMED_IDS, ids=lambda template: template[:20])
 async def test_malformed_last_event_id(template: str) -> None:
-    """It is an error and never a fresh start: the client meant to go on with something."""
+    """It is an error and starts nothing, because the client meant to resume."""
     last_event_id = template.replace("%s", "0" * 32)
-    async with in_front_of_scripted() as (gw, ollama):
+    async with surviving() as (gw, ollama):
         sid = (await gw.read("/api/chat?model=m&prompt=x"))[0].json["id"]
         seen = len(ollama.requests)
         for path in ("/api/chat?model=m&prompt=x", f"/api/streams/{sid}"):
@@ -405,8 +241,8 @@ async def test_malformed_last_event_id(template: str) -> None:
 
 
 async def test_foreign_and_forged_last_event_id() -> None:
-    """An id of a stream that is not held ends the reader; one from the future, or of another stream, is an error."""
-    async with in_front_of_scripted() as (gw, ollama):
+    """The id of a stream that is not held stops the client; a future id, or another stream's, is an error."""
+    async with surviving() as (gw, ollama):
         first, second = [await gw.read("/api/chat?model=m&prompt=x") for _ in range(2)]
         sids = [events[0].json["id"] for events in (first, second)]
         seen = len(ollama.requests)
@@ -416,7 +252,7 @@ async def test_foreign_and_forged_last_event_id() -> None:
                 return response.status
 
         chat = "/api/chat?model=m&prompt=x"
-        assert await status(chat, "f" * 32 + "-1") == 204  # of another gateway, or retained no more
+        assert await status(chat, "f" * 32 + "-1") == 204  # of another gateway, or no longer retained
         assert await status(f"/api/streams/{'f' * 32}", "f" * 32 + "-1") == 204
         assert await status(chat, f"{sids[0]}-3") == 204  # the end was seen
         assert await status(chat, f"{sids[0]}-4") == 422
@@ -424,189 +260,3 @@ async def test_foreign_and_forged_last_event_id() -> None:
         assert await status(f"/api/streams/{sids[0]}", f"{sids[1]}-1") == 422
         assert await status(chat, f"{sids[0]}-2") == 200
         assert len(ollama.requests) == seen
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "https://evil.example",
-        "http://127.0.0.1.evil.example",
-        "http://localhost.evil.example:8000",
-        "http://localhost:8000.evil.example",
-        "null",
-        "",
-        "file://",
-        "http://",
-        "http://[::1",
-        "http://a]b",
-        "127.0.0.1",
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
-async def test_foreign_origin(origin: str, method: str) -> None:
-    """403 whatever the client accepts, since who may not ask is told nothing more; and nothing is started."""
-    async with in_front_of_scripted() as (gw, ollama):
-        for path in ("/api/chat?model=m&prompt=x", "/api/models", "/"):
-            async with gw.session.request(method, gw.url + path, headers=EVENTS | {"Origin": origin}) as response:
-                assert response.status == 403
-                assert "Access-Control-Allow-Origin" not in response.headers
-                if method != "HEAD":
-                    assert (await response.json())["code"] == "forbidden_origin"
-        assert ollama.requests == []
-
-
-@pytest.mark.parametrize(
-    "origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080", "https://a.example"]
-)
-async def test_allowed_origin(origin: str) -> None:
-    async with (
-        in_front_of_scripted(cors_origins="https://a.example") as (gw, _),
-        gw.session.get(f"{gw.url}/api/chat?model=m&prompt=x", headers={"Origin": origin}) as response,
-    ):
-        assert response.status == 200
-        assert response.headers["Access-Control-Allow-Origin"] == origin
-
-
-async def test_own_origin_behind_tls() -> None:
-    """The page's own origin, whatever name and scheme a proxy has given it."""
-    headers = {"Host": "chat.example.com", "Origin": "https://chat.example.com"}
-    async with (
-        in_front_of_scripted(allowed_hosts="chat.example.com") as (gw, _),
-        gw.session.get(f"{gw.url}/api/models", headers=headers) as response,
-    ):
-        assert response.status == 200
-
-
-# Fuzzing
-
-WORDS = st.one_of(
-    st.sampled_from(
-        ["m", "", "true", "1", "-1", "1.5", "json", "{}", "[]", '{"a":1}', "null", "5m", "\x00", "Ünï", "🦙"]
-    ),
-    st.text(max_size=20),
-)
-NAMES = st.one_of(
-    st.sampled_from(
-        ["model", "prompt", "system", "think", "format", "keep_alive", "preset", "resume_window", "last_event_id"]
-    ),
-    st.sampled_from(
-        ["options.temperature", "options.stop", "options.num_ctx", "options.", "variables.a", "variables."]
-    ),
-    st.text(max_size=8),
-)
-QUERIES = st.one_of(
-    st.lists(st.tuples(NAMES, WORDS), max_size=6).map(urlencode),
-    st.lists(st.tuples(NAMES, WORDS), max_size=6).map(
-        lambda pairs: urlencode([("prompt", "x"), ("model", "m"), *pairs])
-    ),
-    st.binary(max_size=50).map(quote_from_bytes),
-)
-VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-    max_leaves=8,
-)
-KNOWN = st.sampled_from(
-    [
-        "model",
-        "messages",
-        "prompt",
-        "suffix",
-        "system",
-        "template",
-        "context",
-        "raw",
-        "images",
-        "format",
-        "keep_alive",
-        "options",
-        "think",
-        "truncate",
-        "shift",
-        "logprobs",
-        "top_logprobs",
-        "tools",
-        "stream",
-        "chat",
-        "generate",
-        "pull",
-        "preset",
-        "variables",
-        "resume_window",
-    ]
-)
-MESSAGES = st.lists(
-    st.dictionaries(st.sampled_from(["role", "content", "images", "tool_calls", "thinking"]), VALUES, max_size=3),
-    max_size=2,
-)
-BODIES = st.one_of(
-    st.binary(max_size=50),
-    st.dictionaries(st.one_of(KNOWN, st.text(max_size=5)), st.one_of(VALUES, MESSAGES), max_size=5).map(
-        lambda body: json.dumps({"model": "m"} | body).encode("utf-8", "surrogatepass")
-    ),
-)
-FUZZ = hypothesis_settings(
-    deadline=None, max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
-REFUSALS = {403, 413, 422}
-
-
-def test_fuzz() -> None:
-    """Whatever is asked: never a 500, every stream ends once, and Ollama sees only what it can understand."""
-    with asyncio.Runner() as runner:
-        stack = AsyncExitStack()
-        ollama, gw = runner.run(_start(stack))
-
-        @FUZZ
-        @given(st.sampled_from(ROUTES), QUERIES, st.sampled_from([{}, EVENTS]))
-        def get(route: str, query: str, headers: dict[str, str]) -> None:
-            runner.run(_ask(gw, "GET", f"{route}?{query}", headers=headers))
-
-        @FUZZ
-        @given(st.sampled_from([*ROUTES, "/api/streams"]), BODIES)
-        def post(route: str, body: bytes) -> None:
-            runner.run(_ask(gw, "POST", route, data=body))
-
-        @FUZZ
-        @given(st.text(st.characters(codec="latin-1", exclude_characters="\x7f", min_codepoint=32), max_size=50))
-        def resume(last_event_id: str) -> None:
-            runner.run(_ask(gw, "GET", "/api/chat?model=m&prompt=x", headers={"Last-Event-ID": last_event_id.strip()}))
-
-        try:
-            get()
-            post()
-            resume()
-            assert len(ollama.requests) > 50
-            for request in ollama.requests:
-                if request.method == "POST":
-                    Ask.parse("chat" if request.path == "/api/chat" else "generate", request.body)
-        finally:
-            runner.run(stack.aclose())
-
-
-async def _start(stack: AsyncExitStack) -> tuple[Upstream, Gateway]:
-    ollama = await stack.enter_async_context(upstream(ANSWER))
-    return ollama, await stack.enter_async_context(gateway(ollama.url, retain_seconds=0))
-
-
-async def _ask(
-    gw: Gateway, method: str, path: str, *, headers: dict[str, str] | None = None, data: bytes | None = None
-) -> None:
-    url = URL(gw.url + path, encoded=True)
-    async with gw.session.request(method, url, headers=headers, data=data) as response:
-        body = await response.read()
-    if response.status == 200:
-        assert body.count(b"event: end\n") == 1
-        return
-    if response.status not in (201, 204):
-        assert response.status in REFUSALS, (response.status, body)
-        assert orjson.loads(body).keys() == {"error", "code", "phase", "retryable"}
-
-
-async def test_errors_carry_the_security_headers() -> None:
-    async with in_front_of_scripted() as (gw, _):
-        for path, headers in {"/api/chat": {}, "/nothing": {}, "/": {"Origin": "https://evil.example"}}.items():
-            async with gw.session.get(gw.url + path, headers=headers) as response:
-                assert response.status >= 400
-                assert response.headers["X-Content-Type-Options"] == "nosniff"
-                assert "default-src 'self'" in response.headers["Content-Security-Policy"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bench.contenders import REPLICAS
 from bench.report import figures
-from bench.scenarios import QUICK, SCENARIOS
+from bench.scenarios import SCENARIOS
+from bench.sizes import QUICK
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("redis", "packages", "bare")

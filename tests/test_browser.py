@@ -1,6 +1,5 @@
 """Native `EventSource` in a real Chromium: from the gateway's own origin, from another port, and from elsewhere."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,27 +7,17 @@ from typing import Any
 import orjson
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from tests.gateways import Gateway, gateway
+from tests.page.pages import chromium
 from tests.servers import serve
 from tests.test_replay import Replay
 from tests.transcripts import load
 from tests.upstreams import ONCE_DONE, Upstream, silence, streams, token, upstream
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP elsewhere.example 127.0.0.1",
-]
 
 THREE_LINES = """
 (url) => new Promise((resolve) => {
@@ -62,11 +51,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        chromium = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        await chromium.close()
+    async with chromium("elsewhere.example") as browser:
+        yield browser
 
 
 @asynccontextmanager
@@ -101,7 +87,7 @@ ORIGINS = ["gateway", "127.0.0.1", "localhost"]
 @pytest.mark.parametrize("origin", ORIGINS)
 @pytest.mark.parametrize("name", ["chat-unicode", "chat-long-line-tool-arguments"])
 async def test_reads_what_ollama_said(browser: Browser, name: str, origin: str) -> None:
-    """Emoji split across tokens, `<>&`, U+2028, text that looks like SSE, a line of 1 MB: identical, and only once."""
+    """Split emoji, `<>&`, U+2028, text that looks like SSE and a line of 1 MB arrive unchanged, and once."""
     transcript = load(name)
     lines = [line.decode() for line in transcript.body.split(b"\n") if line]
     said = "".join(orjson.loads(line)["message"]["content"] for line in lines)
@@ -134,7 +120,7 @@ async def standing(browser: Browser, origin: str, **settings: Any) -> AsyncItera
 
 @pytest.mark.parametrize("query", ["", "prompt=Hi&prompt=Ho", "prompt=%ff", "prompt=Hi&last_event_id=x"])
 async def test_error_before_a_stream_is_shown_once(browser: Browser, query: str) -> None:
-    """The page learns the reason, which it could not from a status; a client that never closes is stopped."""
+    """The page learns the reason, which no status would tell it, and a client that never closes is stopped."""
     async with standing(browser, "localhost") as (gw, ollama, page):
         url = f"{gw.url}/api/chat?model=m&{query}"
         assert (await page.evaluate(THREE_LINES, url))["error"]
@@ -144,7 +130,7 @@ async def test_error_before_a_stream_is_shown_once(browser: Browser, query: str)
 
 
 async def test_foreign_page_starts_nothing(browser: Browser) -> None:
-    """A page of somewhere else is refused before anything runs, not just kept from reading."""
+    """Another site's page is refused before anything runs, not only kept from reading."""
     async with standing(browser, "elsewhere.example") as (gw, ollama, page):
         seen = await page.evaluate(FORGETFUL, f"{gw.url}/api/chat?model=m&prompt=Hi")
         assert seen == {"data": [], "names": []}

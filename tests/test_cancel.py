@@ -1,21 +1,28 @@
-"""When the client goes, or somebody says stop, the upstream connection is closed at once, in whatever phase."""
+"""When the client leaves or somebody stops it, the upstream connection closes at once, in whatever phase."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
+import uvloop
 from starlette.types import Message
 
 from gateway.demo import Simulator
-from gateway.logs.memory import MemoryLogs
-from gateway.relay import Job, Kind
-from gateway.sse import StreamResponse
+from gateway.jobs import Job, Kind
+from gateway.streams.buffer import EventBuffer
+from gateway.streams.ledger import Ledger
+from gateway.streams.shelf import Shelf
+from gateway.web.streaming import EventResponse
+from tests.asks import CHAT
 from tests.gateways import Gateway, gateway
+from tests.servers import serve
 from tests.sse import Event, ending, messages, parse
 from tests.upstreams import (
     NDJSON,
@@ -32,28 +39,34 @@ from tests.upstreams import (
     upstream,
 )
 
-CHAT = "/api/chat?model=m&prompt=Hi"
 STREAM = head(200, {"Content-Type": NDJSON, "Transfer-Encoding": "chunked"})
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+on_both_loops = pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+"""uvloop serves in production. Not pytest-asyncio's way: it would end the browsers of other tests in the process."""
 
 
 async def settled(gw: Gateway, condition: Callable[[], bool]) -> None:
-    """Until `condition()` holds, asking the gateway for a sign of life in between."""
+    """Wait until `condition()` holds, asking the gateway for a sign of life in between."""
     while not condition():
         async with gw.session.get(gw.url + "/healthz") as response:
             assert response.status == 200
 
 
 def at_rest(gw: Gateway) -> bool:
-    registry = gw.state["streams"]
-    return len(registry) == registry.viewers == registry.held == 0
+    streams = gw.state["streams"]
+    return (len(streams.running), streams.running.viewers, streams.logs.size) == (0, 0, 0)
 
 
 async def one_client(gw: Gateway, path: str, moment: str, rng: random.Random) -> None:
-    """Ask, read up to `moment`, and be gone, by FIN or by RST."""
+    """Ask, read up to `moment`, and leave, by FIN or by RST."""
     address = urlsplit(gw.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n".encode())
-    with suppress(asyncio.IncompleteReadError):  # a short phase may pass unseen: then it is cut after the end
+    with suppress(asyncio.IncompleteReadError):  # a short phase may pass unseen; it then leaves after the end
         if moment == "at once":
             await writer.drain()
         elif moment == "any time":
@@ -66,22 +79,31 @@ async def one_client(gw: Gateway, path: str, moment: str, rng: random.Random) ->
         writer.close()
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
-async def test_1000_clients_cut_at_random_moments() -> None:
-    """Half of them while Ollama is silent. Afterwards nothing is left: no request, task, viewer, log or slot."""
+@on_both_loops
+@pytest.mark.parametrize("names", [("127.0.0.1",), ("127.0.0.1", "localhost")], ids=["one server", "two servers"])
+@pytest.mark.slow
+def test_1000_clients_cut_at_random_moments(new_loop: LoopFactory, names: Sequence[str]) -> None:
+    """Half of them leave while Ollama is silent. Afterwards no request, task, viewer, log or slot is left.
+
+    With one server they ask for two models in turn, so that the queue holds back a part of them until they leave.
+    """
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(cut_1000_clients(names))
+
+
+async def cut_1000_clients(names: Sequence[str]) -> None:
     rng = random.Random(2)
     simulator = Simulator(token_rate=300, load_seconds=0.2, prompt_seconds=0.2, parallel=1000)
     talking = [
         "at once",
         "event: meta",
-        '"loading"',
-        '"prompt"',
+        '"starting"',
         '"done":false',
         "any time",
         '"done":true',
         "event: end",
     ]
-    silent = ["at once", "event: meta", '"loading"', '"prompt"', "elapsed_ms", ": ping"]
+    silent = ["at once", "event: meta", '"starting"', "elapsed_ms", ": ping"]
     slots = asyncio.Semaphore(100)
 
     async def client(number: int) -> None:
@@ -91,9 +113,14 @@ async def test_1000_clients_cut_at_random_moments() -> None:
             else:
                 await one_client(gw, "/api/generate?model=llama3.2&prompt=Hi", rng.choice(talking), rng)
 
-    async with gateway(
-        simulator, max_active=1000, max_queued=0, retain_seconds=0.1, status_interval=0.1, ping_interval=0.05
-    ) as gw:
+    settings = {"max_active": 1000, "max_queued": 0, "retain_seconds": 0.1}
+    seconds = {"status_interval": 0.1, "ping_interval": 0.05}
+    async with (
+        serve(simulator.app) as url,
+        gateway(
+            "", ollama_urls=",".join(url.replace("127.0.0.1", name) for name in names), **settings, **seconds
+        ) as gw,
+    ):
         await one_client(gw, CHAT, "event: meta", rng)
         await settled(gw, lambda: at_rest(gw))
         before = asyncio.all_tasks()
@@ -101,18 +128,20 @@ async def test_1000_clients_cut_at_random_moments() -> None:
         await simulator.until(lambda: simulator.running == 0)
         await settled(gw, lambda: at_rest(gw))
         await settled(gw, lambda: asyncio.all_tasks() <= before)
-        assert simulator.states["cancelled"] > 600
+        if len(names) > 1:
+            assert simulator.states["cancelled"] > 600
         async with gw.session.get(gw.url + "/metrics") as response:
             metrics = await response.text()
         for name in ("gateway_streams_active", "gateway_viewers_active", "gateway_queue_depth", "gateway_log_bytes"):
             assert f"\n{name} 0.0\n" in metrics
+        assert sum(map(float, re.findall(r'outcome="cancelled"} (.*)', metrics))) > 600
         started = [await gw.start(chat={"model": "fault:silent", "messages": [{"role": "user"}]}) for _ in range(1000)]
         assert len(set(started)) == 1000  # with no queue to wait in: each of the 1,000 slots is free again
 
 
 @dataclass
 class Phase:
-    """`answer` holds the generation there; `shown` is the phase in the terminal message."""
+    """`answer` keeps a generation where it is; `shown` is the phase in the terminal message."""
 
     answer: Answer
     shown: str
@@ -191,7 +220,7 @@ async def viewer(gw: Gateway, path: str, shows: str) -> AsyncIterator[tuple[str,
 async def test_cancel_in_each_phase(
     name: str, way: Callable[[Gateway, str, asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
-    """The upstream connection goes, the slot is free, and the log ends with exactly one terminal message."""
+    """The upstream connection closes, the slot is free, and the log ends with exactly one terminal message."""
     phase = PHASES[name]
     shows = '"done":false' if phase.shown == "generating" else '"phase":"loading"'
     async with upstream(phase.answer) as ollama, gateway(ollama.url, max_active=1, max_queued=0) as gw:
@@ -200,7 +229,7 @@ async def test_cancel_in_each_phase(
                 await ollama.until(lambda: ollama.open == 1)
                 await way(gw, sid, writer)
                 await ollama.until(lambda: ollama.open == 0)
-                await settled(gw, lambda: len(gw.state["streams"]) == 0)
+                await settled(gw, lambda: len(gw.state["streams"].running) == 0)
                 events = await gw.read(f"/api/streams/{sid}")
                 assert ending(events) == ("cancelled", "cancelled")
                 error = messages(events)[-1].json
@@ -211,45 +240,43 @@ async def test_viewer_who_leaves_a_stream_that_never_pauses() -> None:
     """With new data in every turn of the loop, a cancellation that waits for a pause would never come."""
     most = 1000
     turns = 0
-    async with gateway(Simulator()) as gw:
-        logs = MemoryLogs(max_stream_bytes=10**9, max_log_bytes=10**9, retain_seconds=1, idle_seconds=15)
-        log = await logs.create("0" * 32, b"")
-        loop = asyncio.get_running_loop()
-        sent = asyncio.Event()
+    log = EventBuffer("0" * 32, b"", "", Shelf[Any](Ledger(10**9), max_stream_bytes=10**9, retain_seconds=1))
+    loop = asyncio.get_running_loop()
+    sent = asyncio.Event()
 
-        def turn() -> None:
-            nonlocal turns
-            turns += 1
-            log.append([b"{}"])
-            if turns < most:
-                loop.call_soon(turn)
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        log.append([b"{}"])
+        if turns < most:
+            loop.call_soon(turn)
 
-        async def leave_after_the_first() -> Message:
-            await sent.wait()
-            return {"type": "http.disconnect"}
+    async def leave_after_the_first() -> Message:
+        await sent.wait()
+        return {"type": "http.disconnect"}
 
-        async def send(message: Message) -> None:
-            if turns > 20:
-                sent.set()
+    async def send(message: Message) -> None:
+        if turns > 20:
+            sent.set()
 
-        loop.call_soon(turn)
-        scope = {"type": "http", "method": "GET", "send": send}
-        await StreamResponse(gw.state["streams"], log.sid, log.read(0))(scope, leave_after_the_first, send)
+    loop.call_soon(turn)
+    response = EventResponse(log.read(0), ping_seconds=15, send_body=send)
+    await response({"type": "http", "method": "GET"}, leave_after_the_first, send)
     assert turns < most / 10
 
 
 async def test_cancel_while_connecting(full_backlog: str) -> None:
-    """Also when Ollama's host does not even answer the connection attempt, which could go on for minutes."""
+    """An attempt to connect that Ollama's host does not answer could last for minutes, and is given up."""
     async with gateway(full_backlog, max_active=1, max_queued=0, connect_timeout=60) as gw:
         for way in (leave_by_fin, stop):
-            async with viewer(gw, CHAT, '"phase":"loading"') as (sid, writer):
+            async with viewer(gw, CHAT, '"phase":"starting"') as (sid, writer):
                 await way(gw, sid, writer)
-                await settled(gw, lambda: len(gw.state["streams"]) == 0)
+                await settled(gw, lambda: len(gw.state["streams"].running) == 0)
                 assert ending(await gw.read(f"/api/streams/{sid}")) == ("cancelled", "cancelled")
 
 
 async def test_cancel_while_the_request_is_sent() -> None:
-    """A body of many megabytes stands in the way when Ollama does not read; the connection is closed all the same."""
+    """The connection closes although Ollama does not read, and megabytes of the body are still to be sent."""
     gone = asyncio.Event()
     connected = asyncio.Event()
 
@@ -294,7 +321,7 @@ async def test_cancel_in_the_queue_costs_ollama_nothing() -> None:
         for way in (leave_by_fin, leave_by_rst, stop):
             async with viewer(gw, CHAT, '"position":1') as (sid, writer):
                 await way(gw, sid, writer)
-                await settled(gw, lambda: len(gw.state["streams"]) == 1)
+                await settled(gw, lambda: len(gw.state["streams"].running) == 1)
                 events = await gw.read(f"/api/streams/{sid}")
                 assert ending(events) == ("cancelled", "cancelled")
                 assert messages(events)[-1].json["phase"] == "queued"
@@ -316,8 +343,19 @@ async def test_cancel_after_the_answer_changes_nothing() -> None:
                 assert ending(await gw.read(f"/api/streams/{sid}")) == ("complete", None)
 
 
-async def test_client_that_left_before_its_model_was_known() -> None:
-    """While Ollama is asked for a default model, nobody watches the client; what then starts ends at once."""
+STREAM_BODY = b'{"chat":{"messages":[{"role":"user","content":"Hi"}]},"resume_window":60}'
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /api/chat?prompt=Hi&resume_window=60 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /api/streams HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(STREAM_BODY), STREAM_BODY),
+    ],
+    ids=["GET", "POST"],
+)
+async def test_client_that_left_before_its_model_was_known(request_: bytes) -> None:
+    """While Ollama is asked for a default model, nobody watches the client; then nothing starts for it."""
     asked, tell = asyncio.Event(), asyncio.Event()
 
     async def tags(peer: Peer) -> None:
@@ -329,28 +367,37 @@ async def test_client_that_left_before_its_model_was_known() -> None:
     async with upstream(silence, tags=tags) as ollama, gateway(ollama.url, retain_seconds=0) as gw:
         address = urlsplit(gw.url)
         _, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(b"GET /api/chat?prompt=Hi HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(request_)
         await asked.wait()
         reset(writer)
         await settled(gw, lambda: True)
         tell.set()
         await settled(gw, lambda: at_rest(gw))
-        await ollama.until(lambda: ollama.open == 0)
+        assert not ollama.asked("/api/chat")
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+@on_both_loops
 @pytest.mark.parametrize("answer", [streams(token("a"), token("b"), ONCE_DONE), silence, mid_refusal])
-async def test_stop_after_each_step(answer: Answer) -> None:
-    """Stopped before its first step, and after each of the event loop's next turns: it ends once and gives all back."""
-    job = Job(Kind.CHAT, "m", b'{"model":"m"}')
+def test_stop_after_each_step(new_loop: LoopFactory, answer: Answer) -> None:
+    """Stopped before its first step, or after any turn of the loop, it ends once and gives everything back."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(stop_after_each_step(answer))
+
+
+async def stop_after_each_step(answer: Answer) -> None:
+
+    async def job() -> Job:
+        return Job(Kind.CHAT, "m", b'{"model":"m"}')
+
     async with upstream(answer) as ollama, gateway(ollama.url, max_active=1, max_queued=0) as gw:
         registry = gw.state["streams"]
         turns, outcome = 0, "cancelled"
         while outcome == "cancelled" and turns < 60:
-            generation = await registry.start(job)
+            await registry.start("", job, None)
+            (generation,) = registry.running.all()
             for _ in range(turns):
                 await asyncio.sleep(0)
-            registry.stop(generation.sid)
+            await registry.stop(generation.sid, "")
             log = await registry.log(generation.sid)
             assert log is not None
             outcome, _ = ending(parsed(b"".join([piece async for piece in log.read(0)])))
@@ -358,7 +405,7 @@ async def test_stop_after_each_step(answer: Answer) -> None:
             await idle(ollama)
             turns += 1
         assert turns > 5
-        assert len(registry) == 0
+        assert len(registry.running) == 0
 
 
 async def idle(ollama: Upstream) -> None:

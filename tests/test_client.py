@@ -1,4 +1,4 @@
-"""`/client.js` is served so that any frontend can use it, says its version, and is told apart from the page's files."""
+"""`/client.js`: any frontend can import it, and it has the version of the gateway."""
 
 import gzip
 import re
@@ -14,13 +14,13 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.demo import Simulator
-from gateway.routes.page import STATIC
+from gateway.web.routes.page import STATIC
+from tests.asks import quick
 from tests.gateways import Gateway, gateway
-from tests.page.pages import chromium
+from tests.page.pages import LAN, chromium
 from tests.servers import serve
 
 CLIENT = (STATIC / "client.js").read_text()
-LAN = "192.0.2.1"
 
 ASK = """
 async ({url, key}) => {
@@ -76,7 +76,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def frontend(browser: Browser, host: str, **settings: str) -> AsyncIterator[tuple[Page, Gateway]]:
-    """A page of another origin, and a gateway that both have their names on `host`."""
+    """A page of another origin and a gateway, both at `host`."""
 
     async def blank(request: object) -> HTMLResponse:
         return HTMLResponse("<!doctype html><title>Another frontend</title>")
@@ -84,7 +84,7 @@ async def frontend(browser: Browser, host: str, **settings: str) -> AsyncIterato
     async with serve(Starlette(routes=[Route("/", blank)])) as url:
         origin = url.replace("127.0.0.1", host)
         settings = {name: value.replace("ORIGIN", origin) for name, value in settings.items()}
-        async with gateway(Simulator(token_rate=0, load_seconds=0, prompt_seconds=0), **settings) as gw:
+        async with gateway(quick(), **settings) as gw:
             context = await browser.new_context()
             page = await context.new_page()
             await page.goto(origin)
@@ -113,7 +113,7 @@ async def test_a_page_of_another_origin_imports_it_and_asks(
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_copy_that_was_cached_for_the_own_origin_serves_another_one(browser: Browser) -> None:
-    """The cached answer to a request without an Origin does not say who may read it."""
+    """The cached answer to a request without an Origin allows no origin to read it."""
     async with frontend(browser, "localhost") as (page, gw):
         own = await page.context.new_page()
         await own.goto(gw.url + "/healthz")

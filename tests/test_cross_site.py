@@ -1,32 +1,31 @@
 """What a page of another site can do to a gateway on this machine, in a real Chromium: nothing.
 
-That nothing was asked of Ollama is looked at after the page was answered in the same browser by a path that is
+Whether Ollama was asked is checked after the same browser has had an answer by a path that is
 allowed, so that a request that was still on its way would have been seen.
 """
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from gateway.demo import Simulator
+from tests.asks import quick
 from tests.gateways import Gateway, gateway
-from tests.page.pages import ARGUMENTS, Visit
+from tests.page.pages import LAN, Visit, chromium
 from tests.servers import serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EVIL = "evil.example"
-LAN = "192.0.2.1"
-HOSTS = f"--host-resolver-rules=MAP *.example 127.0.0.1,MAP {LAN} 127.0.0.1"
+
 KEY = "ada-0123456789abcdef"
 
 FETCH = """
@@ -71,17 +70,13 @@ SCRIPT = """
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        arguments = [argument for argument in ARGUMENTS if not argument.startswith("--host-resolver-rules")]
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        chromium = await playwright.chromium.launch(executable_path=path, args=[*arguments, HOSTS])
-        yield chromium
-        await chromium.close()
+    async with chromium("*.example") as browser:
+        yield browser
 
 
 @dataclass
 class Attack:
-    """A page at `origin`, of somebody else, and the gateway it is after."""
+    """A page of another site, at `origin`, and the gateway that it attacks."""
 
     page: Page
     origin: str
@@ -93,7 +88,7 @@ class Attack:
         return self.gw.url + "/api/chat?model=llama3.2&prompt=x"
 
     async def stopped(self) -> None:
-        """Nothing was asked of Ollama; the browser was answered something else meanwhile."""
+        """Check that Ollama was asked nothing, after the browser has had another answer."""
         other = await self.page.context.new_page()
         await other.goto(self.gw.url + "/healthz")
         assert not [request for request in self.ollama.requests if request.path.startswith("/api/")]
@@ -104,7 +99,7 @@ async def attack(browser: Browser, host: str = EVIL, **settings: str) -> AsyncIt
     async def blank(request: Request) -> HTMLResponse:
         return HTMLResponse("<!doctype html><title>Somebody else's page</title><body>")
 
-    ollama = Simulator(load_seconds=0, prompt_seconds=0, token_rate=0)
+    ollama = quick()
     async with serve(Starlette(routes=[Route("/", blank)])) as url:
         origin = url.replace("127.0.0.1", host)
         settings = {name: value.replace("ORIGIN", origin) for name, value in settings.items()}
@@ -131,7 +126,7 @@ async def attack(browser: Browser, host: str = EVIL, **settings: str) -> AsyncIt
 async def test_no_element_of_another_site_starts_anything(browser: Browser, html: str) -> None:
     async with attack(browser) as attacked:
         outcome = await attacked.page.evaluate(ELEMENT, [html, attacked.chat])
-        # what is framed "loads" the browser's own error page
+        # a frame "loads" the browser's own error page
         assert outcome == "error" or "iframe" in html or "embed" in html
         await attacked.stopped()
 
@@ -202,7 +197,7 @@ async def test_no_link_of_another_site_starts_anything(browser: Browser) -> None
 
 
 async def test_a_link_to_the_page_works_and_a_frame_of_it_does_not(browser: Browser) -> None:
-    """Framed, it could be made to look like something else, and clicked."""
+    """A framed page could be disguised, and clicked."""
     async with attack(browser) as attacked:
         await attacked.page.evaluate(ELEMENT, ['<iframe src="URL"></iframe>', attacked.gw.url + "/"])
         frame = attacked.page.frames[-1]
@@ -213,7 +208,7 @@ async def test_a_link_to_the_page_works_and_a_frame_of_it_does_not(browser: Brow
 
 
 async def test_a_name_made_to_point_here_is_refused(browser: Browser) -> None:
-    """DNS rebinding: the foreign page's own name, port and all, leads to the gateway, so that all is same-origin."""
+    """With DNS rebinding the foreign page's own name and port lead to the gateway, so all is same-origin."""
     async with attack(browser) as attacked:
         rebound = attacked.gw.url.replace("127.0.0.1", "rebound.example")
         response = await attacked.page.goto(rebound + "/")
@@ -227,7 +222,7 @@ async def test_a_name_made_to_point_here_is_refused(browser: Browser) -> None:
 
 
 async def test_on_plain_http_in_a_lan_nothing_is_started_either(browser: Browser) -> None:
-    """At an address that is not this machine's own the browser sends no Sec-Fetch-Site. The own pages can ask."""
+    """There the browser sends no Sec-Fetch-Site. The gateway's own pages can still ask."""
     async with attack(browser) as attacked:
         lan = attacked.gw.url.replace("127.0.0.1", LAN)
         chat = attacked.chat.replace("127.0.0.1", LAN)
@@ -243,7 +238,7 @@ async def test_on_plain_http_in_a_lan_nothing_is_started_either(browser: Browser
         await visit.answered()
 
 
-# Those who are let in
+# Pages that are let in
 
 
 @pytest.mark.parametrize("with_credentials", [False, True])
@@ -251,7 +246,7 @@ async def test_on_plain_http_in_a_lan_nothing_is_started_either(browser: Browser
 async def test_an_allowed_page_reads(
     browser: Browser, host: str, settings: dict[str, str], with_credentials: bool
 ) -> None:
-    """Also with preflight, and with each header that it needs to read."""
+    """This includes requests with a preflight, and every header that the page needs."""
     async with attack(browser, host, **settings) as allowed:
         assert await allowed.page.evaluate(EVENT_SOURCE, [allowed.chat, with_credentials])
         post = """([url, credentials]) => fetch(url, {
@@ -274,7 +269,7 @@ async def test_a_session_stays_on_its_own_site(browser: Browser) -> None:
         assert await attacked.page.evaluate("document.cookie") == ""
         assert await attacked.page.evaluate(EVENT_SOURCE, [attacked.chat, False])
         await attacked.page.goto(attacked.origin)
-        # allowed by its origin, yet it has no key
+        # its origin is allowed, but it has no key
         assert await attacked.page.evaluate(EVENT_SOURCE, [attacked.chat, True]) is None
         assert await attacked.page.evaluate(FETCH_CORS, attacked.gw.url + "/api/models") == "read 401"
 
@@ -298,7 +293,7 @@ async def test_a_session_is_of_use_only_until_it_is_forgotten(browser: Browser) 
 
 async def test_the_page_works_under_its_own_policy(browser: Browser) -> None:
     """Nothing that the page does is refused by the headers that it is sent with."""
-    ollama = Simulator(load_seconds=0, prompt_seconds=0, token_rate=0)
+    ollama = quick()
     async with gateway(ollama) as gw:
         page = await browser.new_page()
         complaints: list[str] = []

@@ -9,12 +9,12 @@ from pydantic import SecretStr
 from starlette.routing import Mount, Route
 
 from gateway import errors, hooks
-from gateway.app import ROUTES
+from gateway.asks.parsing import BODY_OPTIONS, GATEWAY_OPTIONS
 from gateway.errors import GatewayError
-from gateway.openapi import document
-from gateway.relay import Kind, Outcome, Phase
-from gateway.requests import BODY_OPTIONS, GATEWAY_OPTIONS
+from gateway.jobs import Kind, Outcome, Phase
 from gateway.settings import PREFIX, Settings
+from gateway.web.openapi import document
+from gateway.web.routes.table import ROUTES
 from tests.processes import ROOT
 from tests.snippets import PAGES
 
@@ -114,7 +114,7 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a heading can be linked by, as GitHub makes it: a second one of the same words ends in -1."""
+    """The anchors of a page's headings, as GitHub makes them: a second heading of the same words ends in -1."""
     found: list[str] = []
     for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
         plain = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

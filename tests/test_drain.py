@@ -1,37 +1,28 @@
-"""A stop of the real process: what runs finishes or is told, nobody is cut off, and nothing looks like a crash."""
+"""A stop of the real process: streams finish or get an end, no client is cut off, and nothing looks like a crash."""
 
 import asyncio
 import re
-import socket
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
 from gateway.demo import Simulator
-from gateway.relay import SHUTDOWN_RETRY_MS
-from gateway.server import FLUSH_SECONDS
+from gateway.streams.generation import SHUTDOWN_RETRY_MS
+from gateway.web.server import FLUSH_SECONDS
+from tests.asks import STORY, STORY_PATH, quick
 from tests.processes import Process, process
+from tests.raw import stalled
 from tests.servers import serve
 from tests.sse import Event, Events, ending, messages
 
 PATIENCE = 2
 """Seconds from the last stream's end to the process's own: less than any time limit that a stop could wait for."""
 
-LONG = "/api/chat?model=llama3.2&prompt=Write+a+long+story"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield session
-
 
 def ollama(tokens_per_second: float) -> Simulator:
-    return Simulator(load_seconds=0, prompt_seconds=0, token_rate=tokens_per_second, parallel=128)
+    return quick(token_rate=tokens_per_second, parallel=128)
 
 
 async def watch(session: aiohttp.ClientSession, url: str, started: asyncio.Semaphore) -> tuple[list[Event], bytes]:
@@ -54,30 +45,21 @@ async def watch_100(session: aiohttp.ClientSession, url: str) -> list[asyncio.Ta
 
 
 async def ended_well(gateway: Process, seconds: float = PATIENCE) -> None:
-    """It ends soon and of itself, with success, and has nothing to complain of."""
+    """Wait until it has ended: soon, by itself, with success and without complaints in its log."""
     async with asyncio.timeout(seconds):
         assert await gateway.ended() == 0
     complaints = [line for line in gateway.log if re.search("Traceback|Error|ERROR|WARNING", line)]
     assert complaints == []
 
 
-def silent_viewer(url: str, path: str) -> socket.socket:
-    """A client that asks and then never reads, with buffers that are full soon."""
-    address = urlsplit(url)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect((address.hostname, address.port))
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
-    return sock
-
-
+@pytest.mark.slow
 async def test_100_running_streams_all_finish(tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    """60 tokens of each are to come at 20 a second: they take 3 s, of the 20 that they may have."""
+    """Each has 60 tokens to come at 20 a second, which takes 3 s of the 20 s that it may take."""
     async with (
         serve(ollama(20).app) as upstream,
         process(tmp_path, f"--ollama-url={upstream}", "--max-active=100") as gw,
     ):
-        viewers = await watch_100(session, f"{gw.url}{LONG}&options.num_predict=60")
+        viewers = await watch_100(session, f"{gw.url}{STORY_PATH}&options.num_predict=60")
         gw.terminate()
         seen = await asyncio.gather(*viewers)
         await ended_well(gw)
@@ -91,7 +73,8 @@ async def test_streams_that_last_longer_than_the_drain_are_told(tmp_path: Path, 
     async with serve(simulator.app) as upstream, process(tmp_path, f"--ollama-url={upstream}", *flags) as gw:
         started = asyncio.Semaphore(0)
         viewers = [
-            asyncio.create_task(watch(session, f"{gw.url}{LONG}&options.num_predict=300", started)) for _ in range(100)
+            asyncio.create_task(watch(session, f"{gw.url}{STORY_PATH}&options.num_predict=300", started))
+            for _ in range(100)
         ]
         for _ in range(90):
             await started.acquire()
@@ -113,7 +96,7 @@ async def test_a_second_signal_ends_the_streams_at_once(tmp_path: Path, session:
         serve(ollama(5).app) as upstream,
         process(tmp_path, f"--ollama-url={upstream}", "--max-active=100") as gw,
     ):
-        viewers = await watch_100(session, f"{gw.url}{LONG}")
+        viewers = await watch_100(session, f"{gw.url}{STORY_PATH}")
         gw.terminate()
         await until_draining(session, gw)
         gw.terminate()
@@ -136,7 +119,7 @@ async def test_while_it_drains_old_streams_are_served_and_new_ones_refused(
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(serve(ollama(20).app))
         gw = await stack.enter_async_context(process(tmp_path, f"--ollama-url={upstream}"))
-        body = {"chat": {"model": "llama3.2", "messages": [{"role": "user", "content": "Write a long story"}]}}
+        body = {"chat": STORY}
         async with session.post(gw.url + "/api/streams", json=body) as response:
             stream = gw.url + (await response.json())["url"]
         first = Events(await stack.enter_async_context(session.get(stream)))
@@ -148,7 +131,7 @@ async def test_while_it_drains_old_streams_are_served_and_new_ones_refused(
             assert response.status == 503
             assert int(response.headers["Retry-After"]) > 0
             assert (await response.json())["code"] == "shutting_down"
-        async with session.get(gw.url + LONG, headers={"Accept": "text/event-stream"}) as response:
+        async with session.get(gw.url + STORY_PATH, headers={"Accept": "text/event-stream"}) as response:
             assert ending([event async for event in Events(response)]) == ("error", "shutting_down")
         async with session.get(gw.url + "/healthz") as response:
             assert response.status == 200
@@ -163,13 +146,14 @@ async def test_while_it_drains_old_streams_are_served_and_new_ones_refused(
 
 
 @pytest.mark.parametrize(("signals", "seconds"), [(1, FLUSH_SECONDS + PATIENCE), (2, PATIENCE)])
+@pytest.mark.slow
 async def test_viewers_that_never_read_do_not_hold_the_stop(
     tmp_path: Path, session: aiohttp.ClientSession, signals: int, seconds: float
 ) -> None:
     """They are cut off when the time to read the end is over, or soon after a second signal."""
     burst = "/api/chat?model=fault:burst-20000&prompt=Hi"
     async with serve(ollama(0).app) as upstream, process(tmp_path, f"--ollama-url={upstream}") as gw:
-        stalled = [silent_viewer(gw.url, burst) for _ in range(3)]
+        silent = [stalled(gw.url, burst) for _ in range(3)]
         async with session.get(gw.url + burst) as response:
             assert ending([event async for event in Events(response)]) == ("complete", None)
         gw.terminate()
@@ -177,7 +161,7 @@ async def test_viewers_that_never_read_do_not_hold_the_stop(
             await until_refused(session, gw)
             gw.terminate()
         await ended_well(gw, seconds)
-        for sock in stalled:
+        for sock in silent:
             sock.close()
 
 

@@ -11,6 +11,7 @@ CONTRACT = {
     # code: HTTP status, whether a retry may help
     "invalid_request": (422, False),
     "too_large": (413, False),
+    "conflict": (409, False),
     "unauthorized": (401, False),
     "forbidden_origin": (403, False),
     "forbidden_host": (403, False),
@@ -55,7 +56,7 @@ def test_picture() -> None:
     drawn = {
         word
         for line in str(errors.__doc__).splitlines()[2:]
-        for word in re.findall(r"\b[A-Z][a-z]+[A-Z]\w+|\bBusy|\bCancelled|\bTruncated|\bUnauthorized", line)
+        for word in re.findall(r"\b[A-Z][a-z]+[A-Z]\w+|\bBusy|\bConflict|\bCancelled|\bTruncated|\bUnauthorized", line)
     }
     assert drawn >= names - {"GatewayError"}
     assert drawn <= names
@@ -63,7 +64,7 @@ def test_picture() -> None:
 
 @pytest.mark.parametrize("error", CONCRETE, ids=lambda error: error.code)
 def test_payload(error: type[GatewayError]) -> None:
-    """One shape for all; what one instance knows better goes over its class."""
+    """All errors have one shape, and an instance may override the values of its class."""
     plain = error("Why.")
     assert plain.payload() == {"error": "Why.", "code": error.code, "phase": "request", "retryable": error.retryable}
     assert str(plain) == "Why."
@@ -73,5 +74,5 @@ def test_payload(error: type[GatewayError]) -> None:
     assert (plain.status, plain.retry_after) == (error.status, error.retry_after)
 
 
-def test_who_may_come_again_is_told_when() -> None:
+def test_errors_that_pass_say_when_to_retry() -> None:
     assert {each.code for each in CONCRETE if each.retry_after} == {"busy", "shutting_down"}

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import events
+from gateway.dialects import events
+from gateway.jobs import End, Outcome, Phase
 from tests.sse import Event, parse
 
 SID = "0" * 32
+SUMMARY: End = {"outcome": Outcome.COMPLETE, "events": 1, "first_token_ms": None, "elapsed_ms": 2}
 JSON = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(st.characters(exclude_categories=["Cs"]))
@@ -24,10 +26,12 @@ def test_frames() -> None:
         b'data: {"a":1}\nid: %b-17\n\n' % SID.encode(),
         b"data: {}\nid: %b-18\n\n" % SID.encode(),
     ]
-    assert events.end(SID, 2, {"outcome": "complete"}) == (
-        b'event: end\ndata: {"outcome":"complete"}\nid: %b-2\n\n' % SID.encode()
+    assert events.end(SID, 2, SUMMARY) == (
+        b"event: end\ndata: %b\nid: %b-2\n\n" % (orjson.dumps(SUMMARY), SID.encode())
     )
-    assert events.sidecar("status", {"phase": "queued"}) == b'event: status\ndata: {"phase":"queued"}\n\n'
+    status = events.status({"phase": Phase.LOADING, "elapsed_ms": 5})
+    assert status == b'event: status\ndata: {"phase":"loading","elapsed_ms":5}\n\n'
+    assert events.ping().encode() == b": ping\n\n"
     assert events.retry(1000) == b"retry: 1000\n\n"
 
 
@@ -40,7 +44,7 @@ def test_any_json_comes_through(value: object) -> None:
 
 @given(st.binary().filter(lambda line: b"\n" not in line))
 def test_no_line_forges_an_event(line: bytes) -> None:
-    """Not even one with a raw CR, at which SSE would end it."""
+    """This includes a line with a raw CR, which would end it in an event stream."""
     frame = events.messages(SID, 1, [line])[0]
     assert frame.count(b"\n") == 3
     assert b"\r" not in frame
@@ -48,7 +52,7 @@ def test_no_line_forges_an_event(line: bytes) -> None:
 
 
 def test_sids() -> None:
-    """128 random bits, in characters that neither CORS nor a URL minds; a whole id stays below 128 bytes."""
+    """They have 128 random bits, in characters that are safe in URLs and headers; an event's id has under 128 bytes."""
     sids = {events.new_sid() for _ in range(1000)}
     assert len(sids) == 1000
     for sid in sids:
@@ -71,7 +75,7 @@ def test_ids_round_trip(sid: str, seq: int) -> None:
         SID,
         *[
             f"{SID}{rest}"
-            for rest in ("-", "-0", "-01", "-+1", "-1 ", "-1\n", "-٣", "--1", "-1-1", "-1.0", f"-{10**18}")
+            for rest in ("-", "-00", "-01", "-+1", "-1 ", "-1\n", "-٣", "--1", "-1-1", "-1.0", f"-{10**18}")
         ],
         f" {SID}-1",
         f"{'A' * 32}-1",

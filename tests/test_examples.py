@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 from playwright.async_api import expect
 
 from gateway.demo import Simulator
+from tests import examples
+from tests.asks import quick
 from tests.gateways import gateway
 from tests.processes import ROOT, process
 from tests.servers import serve
@@ -25,11 +26,6 @@ GUIDE = (EXAMPLES / "README.md").read_text()
 STARTS = dict(re.findall(r"^\| \[([\w-]+)\]\(.*\) \| .* \| `(.*)` \|$", GUIDE, re.MULTILINE))
 
 
-@pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
-
-
 @asynccontextmanager
 async def at_work(simulator: Simulator, directory: Path, *flags: str) -> AsyncIterator[str]:
     """The URL of a gateway that was started in this directory."""
@@ -38,8 +34,8 @@ async def at_work(simulator: Simulator, directory: Path, *flags: str) -> AsyncIt
 
 
 async def answer() -> str:
-    """What a simulator says when it is asked this first."""
-    async with gateway(Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)) as gw:
+    """A new simulator's answer to this question."""
+    async with gateway(quick()) as gw:
         return text(await gw.read("/api/chat?prompt=Why is the sky blue?"))
 
 
@@ -53,8 +49,8 @@ def copied(tmp_path: Path) -> Path:
 
 
 def environment(gateway: str) -> dict[str, str]:
-    """Of a command in this guide: it finds Python and its packages where the tests do, and the gateway."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    """The environment of a command in this guide: it finds the examples' Python with its packages, and the gateway."""
+    path = f"{examples.python().parent}:{os.environ['PATH']}"
     return {"PATH": path, "HOME": os.environ["HOME"], "GATEWAY": gateway, "PYTHONUNBUFFERED": "1"}
 
 
@@ -85,7 +81,7 @@ async def test_vanilla(simulator: Simulator, copied: Path) -> None:
 
 
 def point(folder: Path, gateway: str) -> None:
-    """Have the pages and modules there ask this gateway."""
+    """Make the pages and modules in a folder ask this gateway."""
     for path in folder.iterdir():
         path.write_text(path.read_text().replace(SHOWN, gateway))
 
@@ -147,7 +143,7 @@ async def test_curl(simulator: Simulator, tmp_path: Path) -> None:
 
 
 async def test_translate(simulator: Simulator) -> None:
-    """In the folder of its configuration, as the page says."""
+    """It runs in the folder of its configuration, as the page says."""
     _, begin, ask = blocks("sh", GUIDE)
     assert begin == "cd translate && ../../scripts/run --demo\n"
     async with at_work(simulator, EXAMPLES / "translate") as url:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo import Simulator
-from gateway.openapi import OPERATIONS
+from gateway.web.openapi import OPERATIONS
+from tests.asks import quick
 from tests.processes import INSTALLED, ROOT, process
 from tests.servers import serve
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_document_and_the_server_agree(tmp_path: Path) -> None:
-    """Answers of every status, type and body that is documented and of no other; no valid request is refused."""
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, pull_seconds=0)
+    """Every answer has a documented status, type and body, and no valid request is refused."""
+    simulator = quick()
     flags = ("--allow-preview", "--allow-pull", "--retain-seconds=1", "--log-level=error")
     async with serve(simulator.app) as url, process(tmp_path, f"--ollama-url={url}", *flags) as gw:
         fuzz = await asyncio.create_subprocess_exec(

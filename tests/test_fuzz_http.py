@@ -90,7 +90,7 @@ BODIES = [
 
 
 def malformed(chance: random.Random) -> bytes:
-    """A request that is nearly one: parts that are odd by themselves, and now and then bytes changed or cut off."""
+    """A nearly valid request: some parts are odd, and now and then bytes are changed or cut off."""
     version = chance.choice(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/9", "", "HTTP/1.1 x"])
     headers = ["Host: localhost"] * (chance.random() < 0.8) + chance.sample(HEADERS, chance.randrange(5))
     end = chance.choice(["\r\n", "\r\n", "\r\n", "\n", "\r"])
@@ -108,7 +108,7 @@ def malformed(chance: random.Random) -> bytes:
 
 
 async def answers(host: str, port: int, request: bytes) -> list[int]:
-    """The statuses of what comes back; the client says that it has done, and reads to the end."""
+    """The statuses of all answers. The client half-closes the connection and reads to the end."""
     try:
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(request)
@@ -123,7 +123,7 @@ async def answers(host: str, port: int, request: bytes) -> list[int]:
 
 
 def memory(pid: int) -> int:
-    """MiB that a process has in memory."""
+    """A process's resident memory, in MiB."""
     match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert match
     return int(match[1]) // 1024
@@ -131,6 +131,7 @@ def memory(pid: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what memory a process has")
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 async def test_ten_thousand_malformed_requests(tmp_path: Path) -> None:
     chance = random.Random(7)
     seen: set[int] = set()

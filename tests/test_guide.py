@@ -10,6 +10,7 @@ import orjson
 from playwright.async_api import expect
 
 from gateway.demo import Simulator
+from tests.asks import quick
 from tests.gateways import gateway
 from tests.page.cutting import cutting
 from tests.page.pages import chromium
@@ -30,15 +31,11 @@ async def running(simulator: Simulator, directory: Path, *flags: str) -> AsyncIt
         yield gw
 
 
-def quick() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
-
-
 def test_there_is_no_snippet_that_is_not_run() -> None:
-    """One of another kind or one more would be in none of the tests below."""
+    """A further snippet, or one of another kind, would be run by none of the tests below."""
     languages = ("sh", "js", "html")
     shown = [[len(blocks(language, page)) for language in languages] for page in (STREAM, RESUME, STOP, QUEUE)]
-    assert shown == [[3, 2, 0], [1, 2, 0], [1, 0, 1], [0, 1, 0]]
+    assert shown == [[3, 2, 0], [1, 3, 0], [1, 0, 1], [0, 1, 0]]
     for page in (STREAM, RESUME, STOP, QUEUE):
         assert page.count("```") == 2 * sum(len(blocks(language, page)) for language in languages)
 
@@ -77,7 +74,7 @@ async def test_streaming_by_commands(tmp_path: Path) -> None:
 
 
 async def answer() -> str:
-    """What a simulator says when it is asked for the first time what the pages ask."""
+    """A new simulator's answer to the question of the pages."""
     async with gateway(quick()) as gw:
         return text(await gw.read(f"/api/chat?prompt={SKY}"))
 
@@ -87,8 +84,8 @@ def chats(simulator: Simulator) -> int:
 
 
 async def test_resuming_after_a_cut(tmp_path: Path) -> None:
-    simulator = Simulator(token_rate=50, load_seconds=0, prompt_seconds=0)
-    script, _ = blocks("js", RESUME)
+    simulator = quick(token_rate=50)
+    script, *_ = blocks("js", RESUME)
     async with (
         running(simulator, tmp_path) as gw,
         cutting(gw.url) as proxy,
@@ -106,8 +103,8 @@ KEEP = 'addEventListener("pagehide", () => sessionStorage.setItem("before", docu
 
 async def test_resuming_after_a_reload(tmp_path: Path) -> None:
     """What was shown before and after is the whole answer; the model ran once."""
-    simulator = Simulator(token_rate=50, load_seconds=0, prompt_seconds=0)
-    _, script = blocks("js", RESUME)
+    simulator = quick(token_rate=50)
+    _, script, _ = blocks("js", RESUME)
     async with running(simulator, tmp_path) as gw, page_of(module(script), gw.url, prepare=KEEP) as page:
         await page.wait_for_function("document.body.textContent.length > 100")
         await page.reload()
@@ -117,6 +114,17 @@ async def test_resuming_after_a_reload(tmp_path: Path) -> None:
         before, after = await page.evaluate("[sessionStorage.getItem('before'), document.body.textContent]")
         assert before
         assert before + after == await answer()
+
+
+async def test_a_start_that_is_asked_again(tmp_path: Path) -> None:
+    """The page's question, asked by two connections with one key."""
+    simulator = quick()
+    *_, script = blocks("js", RESUME)
+    twice = f"{script}\nwindow.again = new EventSource(`http://127.0.0.1:8000/api/chat?${{question}}`)"
+    seen = "window.again.onmessage = ({ data }) => JSON.parse(data).done && (document.body.textContent = 'done')"
+    async with running(simulator, tmp_path) as gw, page_of(module(f"{twice}\n{seen}"), gw.url) as page:
+        await expect(page.locator("body")).to_have_text("done")
+        assert chats(simulator) == 1
 
 
 async def test_resuming_by_hand(tmp_path: Path) -> None:
@@ -134,7 +142,7 @@ def messages_of(stream: str) -> list[bytes]:
 
 
 async def test_a_stop_button(tmp_path: Path) -> None:
-    simulator = Simulator(token_rate=20, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=20)
     (html,) = blocks("html", STOP)
     async with running(simulator, tmp_path) as gw, page_of(html, gw.url) as page:
         await page.wait_for_function("document.querySelector('#answer').textContent")
@@ -144,7 +152,7 @@ async def test_a_stop_button(tmp_path: Path) -> None:
 
 
 async def test_stopping_from_anywhere(tmp_path: Path) -> None:
-    simulator = Simulator(token_rate=1, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=1)
     (command,) = blocks("sh", STOP)
     async with running(simulator, tmp_path) as gw:
         assert '"code":"cancelled"' in await sh(command, gw)
@@ -152,7 +160,7 @@ async def test_stopping_from_anywhere(tmp_path: Path) -> None:
 
 
 async def test_showing_the_queue(tmp_path: Path) -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     (script,) = blocks("js", QUEUE)
     async with (
         running(simulator, tmp_path, "--max-active=1") as gw,

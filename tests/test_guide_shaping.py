@@ -9,9 +9,9 @@ import orjson
 import pytest
 from playwright.async_api import expect
 
+from gateway.asks.presets import Preset, parse_presets
 from gateway.demo import Simulator
 from gateway.hooks import HookRequest
-from gateway.presets import Preset, parse_presets
 from gateway.settings import PRESETS, Settings, read_config
 from tests.processes import ROOT, process
 from tests.servers import serve
@@ -30,11 +30,6 @@ SHELL = blocks("sh", GUIDE)
 
 
 @pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
-
-
-@pytest.fixture
 async def ollama(simulator: Simulator) -> AsyncIterator[str]:
     async with serve(simulator.app) as url:
         yield f"--ollama-url={url}"
@@ -43,7 +38,7 @@ async def ollama(simulator: Simulator) -> AsyncIterator[str]:
 async def test_from_nothing_to_a_translating_endpoint_used_by_event_source(
     simulator: Simulator, ollama: str, tmp_path: Path
 ) -> None:
-    """The file, the command and the page as they stand there, in Chromium, on a page of another origin."""
+    """The guide's file, command and page work as they stand there, in Chromium, from another origin."""
     (tmp_path / "gateway.toml").write_text(TOML)
 
     async with process(tmp_path, ollama) as gw, page_of("<!doctype html>" + HTML, gw.url) as shown:
@@ -54,7 +49,7 @@ async def test_from_nothing_to_a_translating_endpoint_used_by_event_source(
         assert ending(events) == ("complete", None)
         await expect(shown.locator("#out")).to_contain_text("combining marks.")
         assert await shown.locator("#out").text_content() == text(events)
-    assert simulator.requests[0].body == simulator.requests[1].body == SENT.strip().encode()
+    assert [request.body for request in simulator.requests] == [SENT.strip().encode()] * 2
 
 
 async def test_every_command_of_the_guide(simulator: Simulator, ollama: str, tmp_path: Path) -> None:
@@ -118,6 +113,8 @@ async def test_the_hook_that_knows_notes(simulator: Simulator, ollama: str) -> N
             }
         ]
         await sh(f'curl -s {gw.url}/api/generate -d \'{{"prompt":"hm"}}\'', gw)
+        older = '{"messages":[{"role":"assistant","content":"My password"},{"role":"user","content":"Go on"}]}'
+        assert '"code":"banned_topic"' in await sh(f"curl -s {gw.url}/api/chat -d '{older}'", gw)
         await sh(f"curl -s {gw.url}/api/chat -d '{{\"messages\":[]}}'", gw)
         assert any("notes for ada: garden" in line for line in gw.log)
     bodies = [orjson.loads(request.body) for request in simulator.requests]
@@ -125,7 +122,7 @@ async def test_the_hook_that_knows_notes(simulator: Simulator, ollama: str) -> N
 
 
 async def test_the_presets_to_copy(simulator: Simulator, ollama: str) -> None:
-    """examples/presets: each is there and answers; a request that names none has the default one."""
+    """Each preset of examples/presets answers, and a request that names none gets the default one."""
     async with process(EXAMPLES / "presets", ollama) as gw, aiohttp.ClientSession() as session:
         async with session.get(gw.url + "/api/presets") as response:
             listed = await response.json()

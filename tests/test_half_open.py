@@ -1,7 +1,7 @@
-"""A client whose cable is pulled says nothing, not even goodbye: it is found, and Ollama is told to stop.
+"""A client whose cable is pulled sends nothing, not even a FIN: it is found, and Ollama is told to stop.
 
-The cable: a packet filter on the client's own socket that drops all that comes in. Its kernel acknowledges nothing
-any more, as from the other side of a dead link; unlike a network namespace it needs no rights.
+The cable is a packet filter on the client's own socket that drops all incoming packets. Its kernel acknowledges nothing
+any more, as at the other side of a dead link; unlike a network namespace it needs no privileges.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from gateway.demo import Simulator
-from tests.processes import Process, process
+from tests.asks import STORY_PATH, chat, quick
+from tests.processes import Process, process, resident_bytes
 from tests.servers import serve
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason=
 PING, CLIENT_TIMEOUT = 1, 2
 FLAGS = (f"--ping-interval={PING}", f"--client-timeout={CLIENT_TIMEOUT}")
 FOUND = PING + CLIENT_TIMEOUT + 3
-"""Seconds until a dead client must be found. The kernel looks when it repeats a packet, so at intervals; without
+"""Seconds until a dead client must be found. The kernel checks only when it repeats a packet; without
 TCP_USER_TIMEOUT it would take a quarter of an hour."""
 
-SO_ATTACH_FILTER = 26  # linux/filter.h, as is what follows
+SO_ATTACH_FILTER = 26  # from linux/filter.h, like the next one
 RETURN = 0x06
 
 
@@ -56,37 +56,30 @@ async def read_until(sock: socket.socket, text: bytes) -> None:
         received += await asyncio.get_running_loop().sock_recv(sock, 65536)
 
 
-async def test_a_pulled_cable_in_mid_stream_stops_ollama(tmp_path: Path) -> None:
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=20)
+@pytest.mark.parametrize("path", [STORY_PATH, "/api/chat?model=fault:stall-1&prompt=Hi"], ids=["tokens", "pings"])
+@pytest.mark.slow
+async def test_a_pulled_cable_stops_ollama(tmp_path: Path, path: str) -> None:
+    """In the middle of an answer an Ollama that stalls leaves nothing but pings that the client could acknowledge."""
+    simulator = quick(token_rate=20)
     async with serve(simulator.app) as url, process(tmp_path, f"--ollama-url={url}", *FLAGS) as gateway:
-        with await ask(gateway.url, "/api/chat?model=llama3.2&prompt=Write+a+long+story") as client:
+        with await ask(gateway.url, path) as client:
             await read_until(client, b'"done":false')
             pull_cable(client)
             async with asyncio.timeout(FOUND):
                 await simulator.until(lambda: simulator.states["cancelled"] == 1)
 
 
-async def test_pings_find_it_while_ollama_is_silent(tmp_path: Path) -> None:
-    """In mid-answer no status events are sent either: the ping is all that the client could acknowledge."""
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=0)
-    async with serve(simulator.app) as url, process(tmp_path, f"--ollama-url={url}", *FLAGS) as gateway:
-        with await ask(gateway.url, "/api/chat?model=fault:stall-1&prompt=Hi") as client:
-            await read_until(client, b'"done":false')
-            pull_cable(client)
-            async with asyncio.timeout(FOUND):
-                await simulator.until(lambda: simulator.states["cancelled"] == 1)
-
-
+@pytest.mark.slow
 async def test_viewers_that_read_nothing_cost_little_and_go_in_the_end(tmp_path: Path) -> None:
-    """50 of one 16 MB answer: a copy for each would be 800 MB. Alive as they are, their time is limited too."""
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=0)
+    """50 read one 16 MB answer: copies would be 800 MB. Although they are alive, their time is limited too."""
+    simulator = quick()
     async with (
         serve(simulator.app) as url,
         process(tmp_path, f"--ollama-url={url}", *FLAGS) as gateway,
         aiohttp.ClientSession() as session,
     ):
-        chat = {"model": "fault:burst-100000", "messages": [{"role": "user", "content": "Hi"}]}
-        async with session.post(f"{gateway.url}/api/streams", json={"chat": chat}) as response:
+        burst = chat("Hi", model="fault:burst-100000")
+        async with session.post(f"{gateway.url}/api/streams", json={"chat": burst}) as response:
             stream = (await response.json())["url"]
         async with session.get(gateway.url + stream) as response:
             size = len(await response.read())
@@ -100,17 +93,10 @@ async def test_viewers_that_read_nothing_cost_little_and_go_in_the_end(tmp_path:
             client.close()
 
 
-def resident_bytes(process: Process) -> int:
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    match = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert match
-    return int(match[1]) * 1024
-
-
 async def until(
     session: aiohttp.ClientSession, gateway: Process, metric: str, condition: Callable[[float], bool]
 ) -> None:
-    """Until this figure of the gateway's metrics is as wanted."""
+    """Wait until a metric of the gateway satisfies the condition."""
     while True:
         async with session.get(gateway.url + "/metrics") as response:
             match = re.search(rf"^{metric} (\S+)$", await response.text(), re.MULTILINE)

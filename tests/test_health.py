@@ -43,7 +43,7 @@ async def test_not_ready_when_ollama_is_down(closed_port: str) -> None:
 
 
 async def test_many_probes_are_one_question() -> None:
-    """They wait for its answer together and share it; so do those that come soon after."""
+    """They wait for its answer together and share it, as do those that come soon after."""
     answers = asyncio.Event()
 
     async def version(peer: Peer) -> None:

@@ -1,9 +1,10 @@
-"""The hook: what it is given, what it may do, and that nothing it does harms anybody else."""
+"""The hook: what it is given, what it may do, and that it cannot harm other requests."""
 
 import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ import pytest
 from blockbuster import BlockBuster
 
 from gateway.app import create_app
+from gateway.asks.hook_runner import FAILED, MAX_BLOCKED, HookRunner, find_hook
 from gateway.demo import Simulator
 from gateway.errors import NotFound
-from gateway.hooks import FAILED, MAX_BLOCKED, HookRequest, HookRunner, Rejected, find_hook
+from gateway.hooks import HookRequest, Rejected, texts
 from gateway.settings import ConfigurationError, load
+from tests.asks import TABLE, quick, with_text
 from tests.gateways import Gateway, gateway
 from tests.sse import ending
 
 HERE = "tests.test_hooks"
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Show me a table"}]}
 PRESET = """
 [presets.p]
 model = "llama3.2"
@@ -28,11 +30,6 @@ system = "Be {mood}."
 variables = { mood = "brief" }
 options = { temperature = 0.5 }
 """
-
-
-@pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
 
 
 # What a hook is given and gives
@@ -71,7 +68,7 @@ async def test_what_a_hook_is_given(simulator: Simulator, tmp_path: Path) -> Non
 
 
 async def replace(request: HookRequest) -> dict[str, Any]:
-    """Ruins all that it is given, and gives something else."""
+    """Ruins everything that it is given, and returns something else."""
     request.body["messages"][0]["content"] = "ruined"
     request.body["messages"].clear()
     request.body["options"]["temperature"] = 2
@@ -80,12 +77,12 @@ async def replace(request: HookRequest) -> dict[str, Any]:
 
 
 async def test_what_a_hook_returns_is_what_is_sent(simulator: Simulator, tmp_path: Path) -> None:
-    """But for `stream`, which Ollama must keep to; what it was given is its own copy."""
+    """Only `stream` is left out, because streaming is not the hook's choice; and the hook changes its own copy."""
     (tmp_path / "g.toml").write_text(PRESET)
     async with gateway(simulator, config=str(tmp_path / "g.toml"), hook=f"{HERE}:replace") as gw:
         before = gw.state["shaper"].presets["p"].model_dump()
         for _ in range(2):
-            sid = await gw.start(chat=CHAT, preset="p")
+            sid = await gw.start(chat=TABLE, preset="p")
             events = await gw.read(f"/api/streams/{sid}")
             assert ending(events) == ("complete", None)
             assert events[0].json["model"] == "gemma3"
@@ -101,7 +98,7 @@ async def reject(request: HookRequest) -> dict[str, Any]:
 async def test_a_rejection_is_told_to_the_person(simulator: Simulator, caplog: pytest.LogCaptureFixture) -> None:
     async with gateway(simulator, hook=f"{HERE}:reject", allow_preview=True) as gw:
         answers = await every_way(gw)
-        async with gw.session.post(gw.url + "/api/preview", json={"chat": CHAT}) as response:
+        async with gw.session.post(gw.url + "/api/preview", json={"chat": TABLE}) as response:
             answers.append(await response.json())
     expected = {"error": "Not about this.", "code": "banned_topic", "phase": "request", "retryable": False}
     assert answers == [expected] * 4
@@ -118,11 +115,11 @@ async def remember_loop(request: HookRequest) -> dict[str, Any]:
 
 
 async def test_all_calls_have_one_loop_which_is_not_the_gateways(simulator: Simulator) -> None:
-    """So a hook can keep an HTTP client."""
+    """A hook can therefore keep an HTTP client."""
     loops.clear()
     async with gateway(simulator, hook=f"{HERE}:remember_loop") as gw:
         for _ in range(3):
-            await gw.read("/api/chat", json=CHAT)
+            await gw.read("/api/chat", json=TABLE)
     assert len(loops) == 1
     assert asyncio.get_running_loop() not in loops
 
@@ -141,8 +138,118 @@ async def meet(request: HookRequest) -> dict[str, Any]:
 
 async def test_hooks_that_wait_run_at_the_same_time(simulator: Simulator) -> None:
     async with gateway(simulator, hook=f"{HERE}:meet", hook_timeout=60) as gw:
-        results = await asyncio.gather(*(gw.read("/api/chat", json=CHAT) for _ in range(5)))
+        results = await asyncio.gather(*(gw.read("/api/chat", json=TABLE) for _ in range(5)))
     assert {ending(events) for events in results} == {("complete", None)}
+
+
+# What a hook checks is all that there is
+
+WORD = "xantippe"
+
+
+async def banning(request: HookRequest) -> dict[str, Any]:
+    if any(WORD in text for text in texts(request.body)):
+        raise Rejected("Not about her.", "banned_topic")
+    return request.body
+
+
+async def test_no_text_is_hidden_from_a_hook(simulator: Simulator) -> None:
+    async with gateway(simulator, hook=f"{HERE}:banning") as gw:
+        for place, kind, body in with_text(f"Tell me of {WORD}."):
+            async with gw.session.post(f"{gw.url}/api/{kind}", json=body) as response:
+                assert (response.status, (await response.json())["code"]) == (422, "banned_topic"), place
+        assert not simulator.requests
+        assert await status(gw, TABLE) == 200
+
+
+def test_texts_are_words_and_numbers_and_no_settings() -> None:
+    call = {"function": {"name": "pay", "arguments": {"to": ["Ada", 1, 2.5], "card": 4111}}}
+    settings = {"model": "m", "options": {"stop": ["a"]}, "think": "high", "keep_alive": "5m", "format": "json"}
+    more = {"images": ["aGk="], "context": [1, 2], "raw": True, "top_logprobs": 1, "suffix": None}
+    body = {
+        **settings,
+        **more,
+        "system": "Be brief.",
+        "messages": [
+            {"role": "user", "content": "Hi", "images": ["aGk="]},
+            {"role": "assistant", "content": "", "thinking": "Hm", "tool_calls": [call]},
+            {"role": "control", "content": "thinking"},
+        ],
+    }
+    assert list(filter(None, texts(body))) == [
+        *("Be brief.", "Hi", "Hm", "function", "name", "arguments", "pay", "to", "card", "4111", "Ada", "1,2.5"),
+        *("control", "thinking"),
+    ]
+    nested: Any = "deep"
+    for _ in range(5000):
+        nested = [nested]
+    assert list(texts({"tools": nested})) == ["deep"]
+
+
+async def test_a_hook_sees_roles_as_ollama_reads_them(simulator: Simulator) -> None:
+    seen.clear()
+    turns = [{"role": role, "content": "Hi"} for role in ("SYSTEM", "User", "assİstant")]
+    async with gateway(simulator, hook=f"{HERE}:remember") as gw:
+        assert await status(gw, {"model": "llama3.2", "messages": turns}) == 200
+    roles = [message["role"] for message in seen[0].body["messages"]]
+    assert roles == ["system", "user", "assi̇stant"]
+    assert orjson.loads(simulator.requests[0].body) == seen[0].body
+
+
+OTHER_KINDS = [
+    *(("chat", name, "x") for name in ("prompt", "suffix", "system", "template")),
+    *(("chat", "context", [1]), ("chat", "raw", True), ("chat", "images", ["aGk="]), ("chat", "prompt", {"a": 1})),
+    *(("generate", "messages", [{"role": "user", "content": "Hi"}]), ("generate", "tools", [{}])),
+]
+
+
+async def test_a_field_of_the_other_kind_is_refused(simulator: Simulator) -> None:
+    """A hook might check it in place of what Ollama reads. Without a value it is left out."""
+    seen.clear()
+    async with gateway(simulator, hook=f"{HERE}:remember") as gw:
+        for kind, name, value in OTHER_KINDS:
+            body = {"model": "llama3.2", "prompt": "Hi"} if kind == "generate" else TABLE
+            for path, asked in ((f"/api/{kind}", body | {name: value}), ("/api/streams", {kind: body | {name: value}})):
+                async with gw.session.post(gw.url + path, json=asked) as response:
+                    error = await response.json()
+                    assert (response.status, error["code"]) == (422, "invalid_request")
+                    assert f"{name} is a field of" in error["error"]
+            values: list[object] = [None, "", [], False]
+            for nothing in values:
+                await gw.read(f"/api/{kind}", json=body | {name: nothing})
+                assert seen[-1].body == body
+    assert len(seen) == 4 * len(OTHER_KINDS)
+
+
+async def test_a_hook_cannot_be_told_words_as_tokens(simulator: Simulator) -> None:
+    """Their numbers are known to everybody who has the model, and the hook would not see a word."""
+    ask = {"model": "llama3.2", "prompt": "Hi", "context": [1, 2, 3]}
+    async with gateway(simulator) as gw:
+        assert ending(await gw.read("/api/generate", json=ask)) == ("complete", None)
+    async with (
+        gateway(simulator, hook=f"{HERE}:banning") as gw,
+        gw.session.post(gw.url + "/api/generate", json=ask) as response,
+    ):
+        error = await response.json()
+        assert (response.status, error["code"]) == (422, "invalid_request")
+        assert error["error"].startswith("context: ")
+    assert len(simulator.requests) == 1
+
+
+async def test_a_header_that_the_hook_sees_is_given_once(simulator: Simulator) -> None:
+    """A proxy may have added its own to the client's, and the hook would be shown the client's."""
+    seen.clear()
+    async with gateway(simulator, hook=f"{HERE}:remember", hook_headers="X-User") as gw:
+        twice = [("X-User", "admin"), ("X-User", "ada")]
+        async with gw.session.post(gw.url + "/api/chat", json=TABLE, headers=twice) as response:
+            error = await response.json()
+            assert (response.status, error["code"]) == (400, "invalid_request")
+            assert error["error"].startswith("x-user: ")
+        assert not seen
+        fine = [("X-User", "ada"), ("X-Other", "1"), ("X-Other", "2")]
+        async with gw.session.post(gw.url + "/api/chat", json=TABLE, headers=fine) as response:
+            assert response.status == 200
+    assert [request.headers for request in seen] == [{"x-user": "ada"}]
 
 
 # What goes wrong
@@ -212,7 +319,7 @@ async def wrong_types(request: HookRequest) -> Any:
 
 
 async def no_model(request: HookRequest) -> Any:
-    return {"messages": [], "prompt": "Hi"}
+    return {"options": {}}
 
 
 async def empty_model(request: HookRequest) -> Any:
@@ -225,7 +332,7 @@ FAILING = {
     cancelling: "the hook failed",
     exiting: "SystemExit: some internals",
     not_finding: "gateway.errors.NotFound: some internals",
-    rejecting_badly: "ValueError: not a code: 'Not A Code'",
+    rejecting_badly: "ValueError: not a code of lower-case letters, digits and _: 'Not A Code'",
     slow: "await asyncio.Event().wait()  # some internals",
     nothing: "cannot be sent: It is not a dictionary.",
     a_list: "cannot be sent: It is not a dictionary.",
@@ -234,7 +341,7 @@ FAILING = {
     not_json: "cannot be sent: The body cannot be written as JSON: Type is not JSON serializable: set.",
     not_text: "cannot be sent: The body cannot be written as JSON: str is not valid UTF-8",
     endless: "cannot be sent: The body cannot be written as JSON: Recursion limit reached.",
-    wrong_types: "Input should be a valid",
+    wrong_types: "cannot be sent: ",
     no_model: "cannot be sent: model: is missing.",
     empty_model: "cannot be sent: model: is missing.",
 }
@@ -242,7 +349,7 @@ FAILING = {
 
 @pytest.mark.parametrize("hook", FAILING, ids=lambda hook: hook.__name__)
 async def test_a_hook_that_fails(simulator: Simulator, caplog: pytest.LogCaptureFixture, hook: Any) -> None:
-    """`shape_failed` without internals, the reason in the log, nothing at Ollama; and again, so it outlives that."""
+    """The client gets `shape_failed` without internals, the log the reason, Ollama nothing; and so once more."""
     name = hook.__name__
     async with gateway(simulator, hook=f"{HERE}:{name}", hook_timeout=0.1 if hook is slow else 30) as gw:
         for _ in range(2):
@@ -264,7 +371,7 @@ async def every_way(gw: Gateway) -> list[dict[str, Any]]:
     events = await gw.read("/api/chat?prompt=Hi", headers={"Accept": "text/event-stream"})
     assert ending(events)[0] == "error"
     answers = [events[-2].json]
-    for path, body in (("/api/chat", CHAT), ("/api/streams", {"generate": {"prompt": "Hi"}})):
+    for path, body in (("/api/chat", TABLE), ("/api/streams", {"generate": {"prompt": "Hi"}})):
         async with gw.session.post(gw.url + path, json=body) as response:
             answers.append(await response.json())
             assert response.status == (500 if answers[-1]["code"] == "shape_failed" else 422)
@@ -279,7 +386,7 @@ entered = threading.Semaphore(0)
 
 @pytest.fixture
 def _blocking(no_blocking: BlockBuster) -> Iterator[None]:
-    """Hooks may block here. Whatever is still blocked at the end of a test goes on then, and its thread ends."""
+    """Hooks may block here. A hook that is still blocked at the end of a test goes on then, and its thread ends."""
     for function in no_blocking.functions.values():
         function.can_block_in("tests/test_hooks.py", "waits")
     released.clear()
@@ -307,26 +414,24 @@ async def spins(request: HookRequest) -> dict[str, Any]:
 
 
 async def stubborn(request: HookRequest) -> dict[str, Any]:
-    """Will not be cancelled."""
+    """Will not be cancelled. It looks for its end itself: it may be cancelled for the last time before that comes."""
     while request.body["model"] == "qwen3" and not released.is_set():
         entered.release()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.05)
     return request.body
 
 
-BLOCKED = CHAT | {"model": "qwen3", "think": False}
+BLOCKED = TABLE | {"model": "qwen3", "think": False}
 
 
 @pytest.mark.usefixtures("_blocking")
 @pytest.mark.parametrize("hook", ["waits", "spins"])
 async def test_other_streams_go_on_while_a_hook_blocks(hook: str) -> None:
-    """They come to their end while it is still blocked; then it goes on as if nothing had been."""
-    simulator = Simulator(token_rate=500, load_seconds=0, prompt_seconds=0)
+    """They end while the hook is still blocked, and the blocked call then completes as usual."""
+    simulator = quick(token_rate=500)
     async with gateway(simulator, hook=f"{HERE}:{hook}", hook_timeout=60) as gw:
-        async with gw.open("/api/chat", json=CHAT) as other:
+        async with gw.open("/api/chat", json=TABLE) as other:
             await other.next()
             blocked = asyncio.create_task(gw.read("/api/chat", json=BLOCKED))
             await asyncio.to_thread(entered.acquire)
@@ -344,15 +449,15 @@ async def test_other_streams_go_on_while_a_hook_blocks(hook: str) -> None:
 async def test_a_hook_that_blocks_for_ever_fails_its_request_only(
     simulator: Simulator, caplog: pytest.LogCaptureFixture, hook: str
 ) -> None:
-    """The next one is served, in another thread, although the first is still blocked."""
+    """The next request is served, in another thread, although the first is still blocked."""
     async with gateway(simulator, hook=f"{HERE}:{hook}", hook_timeout=0.1) as gw:
         async with gw.session.post(gw.url + "/api/chat", json=BLOCKED) as response:
             assert (response.status, (await response.json())["code"]) == (500, "shape_failed")
         assert entered.acquire(blocking=False)
-        assert ending(await gw.read("/api/chat", json=CHAT)) == ("complete", None)
+        assert ending(await gw.read("/api/chat", json=TABLE)) == ("complete", None)
         assert not released.is_set()
     assert [orjson.loads(request.body)["model"] for request in simulator.requests] == ["llama3.2"]
-    (told,) = [caplog.handler.format(each) for each in caplog.records if each.name == "gateway.hooks"]
+    (told,) = [caplog.handler.format(each) for each in caplog.records if each.name == "gateway.asks.hook_runner"]
     assert "the hook does not end when its time is over" in told
     assert {"waits": "released.wait()", "spins": "released.is_set()", "stubborn": "run_forever"}[hook] in told
 
@@ -362,15 +467,16 @@ async def test_a_blocked_call_takes_those_behind_it_along_but_no_thread_more(sim
     async with gateway(simulator, hook=f"{HERE}:waits", hook_timeout=1) as gw:
         first = asyncio.create_task(status(gw, BLOCKED))
         await asyncio.to_thread(entered.acquire)
-        assert await asyncio.gather(first, *(status(gw, CHAT) for _ in range(20))) == [500] * 21
+        assert await asyncio.gather(first, *(status(gw, TABLE) for _ in range(20))) == [500] * 21
         assert len(hook_threads()) == 2
-        assert await status(gw, CHAT) == 200
+        assert await status(gw, TABLE) == 200
     assert len(simulator.requests) == 1
 
 
 @pytest.mark.usefixtures("_blocking")
+@pytest.mark.slow
 async def test_blocked_threads_are_bounded() -> None:
-    """Beyond the bound all calls fail, until one of the threads comes back."""
+    """Beyond the bound all calls fail, until one of the threads ends."""
     request = HookRequest("chat", {"model": "qwen3"}, None, {}, "", {})
     fine = HookRequest("chat", {"model": "llama3.2"}, None, {}, "", {})
     runner = HookRunner(waits, 0.01)

@@ -1,4 +1,4 @@
-"""Something to read from the first moment on, however long Ollama is silent; and the phase it is silent in."""
+"""A stream has something to read from the first moment on, however long Ollama is silent, and shows the phase."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import aiohttp
 import orjson
 import pytest
 
+from tests.asks import CHAT
 from tests.gateways import gateway
 from tests.sse import Event, Events, ending, messages
 from tests.upstreams import (
@@ -19,8 +20,7 @@ from tests.upstreams import (
     upstream,
     whole,
 )
-
-CHAT = "/api/chat?model=m&prompt=Hi"
+from tests.waits import until
 
 
 def loaded(*names: str) -> bytes:
@@ -34,22 +34,26 @@ async def stall(peer: Peer) -> None:
     await silence(peer)
 
 
-async def test_impatient_client_survives_8_seconds_of_silence() -> None:
-    """In real time: pings alone, one a second, keep a client that gives up after 2 s without bytes."""
+async def test_pings_keep_an_impatient_client() -> None:
+    """In real time: a client that gives up after 2 s without bytes outlasts more than 2 s without anything but
+    pings."""
+    pinged = asyncio.Event()
 
     async def slow(peer: Peer) -> None:
-        await asyncio.sleep(8)
+        await pinged.wait()
         await streams(token("a"), ONCE_DONE)(peer)
 
     impatient = aiohttp.ClientTimeout(sock_read=2)
     async with (
         upstream(slow) as ollama,
-        gateway(ollama.url, ping_interval=1, status_interval=60) as gw,
+        gateway(ollama.url, ping_interval=0.5, status_interval=60) as gw,
         gw.session.get(gw.url + CHAT, timeout=impatient) as response,
     ):
         events = Events(response)
-        assert ending([event async for event in events]) == ("complete", None)
-        assert events.pings >= 6
+        reading = asyncio.create_task(events.next("end"))
+        await until(lambda: events.pings >= 6)
+        pinged.set()
+        assert (await reading).json["outcome"] == "complete"
 
 
 async def test_first_bytes_before_ollama(full_backlog: str) -> None:
@@ -61,21 +65,21 @@ async def test_first_bytes_before_ollama(full_backlog: str) -> None:
         assert meta.json == {"v": 1, "id": sid, "url": f"/api/streams/{sid}", "kind": "chat", "model": "m"}
         assert meta.id is None
         assert len(sid) >= 26
-        assert (await events.next("status")).json["phase"] == "loading"
+        assert (await events.next("status")).json["phase"] == "starting"
         headers = events.response.headers
         assert headers["Content-Type"] == "text/event-stream"
         assert headers["Cache-Control"] == "no-store, no-transform"
         assert headers["X-Accel-Buffering"] == "no"
 
 
-async def until(phase: str, events: Events) -> None:
-    """Until this phase is shown."""
+async def until_shown(phase: str, events: Events) -> None:
+    """Wait until this phase is shown."""
     while (await events.next("status")).json["phase"] != phase:
         pass
 
 
 async def test_phases_are_told_apart_by_ps() -> None:
-    """Queued, then loading as long as `ps` does not list the model, then prompt; a name needs no `:latest`."""
+    """Queued, starting, loading as long as `ps` does not list the model, then prompt; a name needs no `:latest`."""
     ps = loaded("other:latest")
     go = asyncio.Semaphore(0)
 
@@ -91,23 +95,23 @@ async def test_phases_are_told_apart_by_ps() -> None:
         gateway(ollama.url, max_active=1, status_interval=0.05) as gw,
         gw.open(CHAT) as first,
     ):
-        assert (await first.next("status")).json["phase"] == "loading"
+        assert (await first.next("status")).json["phase"] == "starting"
         async with gw.open("/api/generate?model=M:latest&prompt=Hi") as second:
             status = await second.next("status")
             assert (status.json["phase"], status.json["position"]) == ("queued", 1)
             ps = loaded("other:latest", "m:latest")
-            await until("prompt", first)
+            await until_shown("prompt", first)
             ps = loaded()
-            await until("loading", first)  # it was thrown out, and is loaded again
+            await until_shown("loading", first)  # it was unloaded, and is loaded again
             ps = loaded("m:latest")
             go.release()
             assert [event.name async for event in first][-3:] == ["message", "message", "end"]
-            await until("loading", second)
-            await until("prompt", second)
+            await until_shown("starting", second)
+            await until_shown("prompt", second)
 
 
 async def test_status_is_a_heartbeat_that_ends_with_the_first_token() -> None:
-    """Until then it comes again and again with the time that has passed; afterwards the tokens are the heartbeat."""
+    """Status events repeat with the time that has passed; after the first token, tokens are the heartbeat."""
     go = asyncio.Event()
 
     async def answer(peer: Peer) -> None:
@@ -129,25 +133,25 @@ async def test_status_is_a_heartbeat_that_ends_with_the_first_token() -> None:
         while events.pings < pings + 5:
             await asyncio.wait([reading], timeout=0.01)
         assert not reading.done()
-        assert len(ollama.asked("/api/ps")) == asked  # and nobody waits, so nobody asks
+        assert len(ollama.asked("/api/ps")) == asked  # nothing waits any more, so `ps` is not asked
         reading.cancel()
 
 
-async def test_one_question_for_all_who_wait() -> None:
+async def test_one_question_for_all_waiting_streams() -> None:
     async with upstream(silence) as ollama, gateway(ollama.url, status_interval=0.2) as gw:
         sids = [await gw.start(chat={"model": "m", "messages": []}) for _ in range(50)]
 
         async def watch(sid: str) -> None:
             async with gw.open(f"/api/streams/{sid}") as events:
                 for _ in range(4):
-                    assert (await events.next("status")).json["phase"] == "loading"
+                    assert (await events.next("status")).json["phase"] in ("starting", "loading")
 
         await asyncio.gather(*map(watch, sids))
-        assert 1 <= len(ollama.asked("/api/ps")) < 50  # 50 who each ask for 4 status events would be 200
+        assert 1 <= len(ollama.asked("/api/ps")) < 50  # one question for each status event would be 200
 
 
-async def test_no_question_for_who_is_queued() -> None:
-    """What waits in the gateway is not at Ollama: there is nothing that `ps` could tell."""
+async def test_no_question_for_queued_streams() -> None:
+    """A stream that is queued here is not at Ollama yet, so `ps` can tell nothing of it."""
     async with (
         upstream(stall) as ollama,
         gateway(ollama.url, max_active=1, status_interval=0.05) as gw,
@@ -167,18 +171,18 @@ async def test_no_question_for_who_is_queued() -> None:
     ids=["blocks", "fails", "no HTTP", "no names"],
 )
 async def test_status_does_not_depend_on_ps(ps: Answer) -> None:
-    """`ps` blocks or breaks: the status events come all the same."""
+    """Status events come although `ps` blocks or fails."""
     async with (
         upstream(silence, ps=ps) as ollama,
         gateway(ollama.url, status_interval=0.1) as gw,
         gw.open(CHAT) as events,
     ):
         for _ in range(6):
-            assert (await events.next("status")).json["phase"] == "loading"
+            assert (await events.next("status")).json["phase"] == "starting"
         assert ollama.asked("/api/ps")
 
 
-async def test_pulse_survives_who_ends_while_it_asks() -> None:
+async def test_pulse_survives_a_stream_that_ends_while_it_asks() -> None:
     """A stream that ended while `ps` was on its way must not be touched, nor take the heartbeat of others with it."""
     asked, tell = asyncio.Event(), asyncio.Event()
 
@@ -195,11 +199,11 @@ async def test_pulse_survives_who_ends_while_it_asks() -> None:
         leaver = await gw.start(chat={"model": "m"})
         await asked.wait()
         async with gw.session.delete(f"{gw.url}/api/streams/{leaver}"):
-            assert (await stays.next("status")).json["phase"] == "loading"
+            assert (await stays.next("status")).json["phase"] == "starting"
             tell.set()
-        await until("prompt", stays)
+        await until_shown("prompt", stays)
         ended = await gw.read(f"/api/streams/{leaver}")
-        assert messages(ended)[-1].json["phase"] == "loading"
+        assert messages(ended)[-1].json["phase"] == "starting"
         assert (await stays.next("status")).json["phase"] == "prompt"
 
 

@@ -1,4 +1,4 @@
-"""What the log says, and above all what it does not: no prompt, no answer, no way to forge a line."""
+"""The log has a line for each request and stream, but no prompt and no answer, and no line can be forged."""
 
 import json
 import logging
@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.demo import Simulator
 from gateway.demo.faults import FAULTS
-from gateway.journal import Access
-from gateway.responses import HANDLERS
+from gateway.ops.journal import Access
+from gateway.web.responses import HANDLERS
+from tests.asks import chat, quick
 from tests.processes import Process, process
 from tests.servers import serve
 from tests.sse import Event, Events, messages, text
@@ -33,6 +33,12 @@ system = "You are a {SECRET} pirate called {{name}}."
 variables = {{ name = "{SECRET} Jack" }}
 """
 HOOK = """
+import logging
+import warnings
+
+logging.error("%d is no number", "many")
+warnings.warn("hooks may warn")
+
 async def shape(request):
     prompt = str(request.body)
     if "break" in prompt:
@@ -45,7 +51,7 @@ LINE = re.compile(r"\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR) +\S.*|    .*")
 
 
 class Client:
-    """Asks, and keeps what the log must not hold, and what it must."""
+    """A client that remembers what the log must not hold, and what it must."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session = session
@@ -58,7 +64,7 @@ class Client:
     async def read(
         self, path: str, body: object = None, *, stop_after: int = 0, last_event_id: str = ""
     ) -> list[Event]:
-        """A stream to its end, or so many messages and then gone."""
+        """Read a stream to its end, or leave it after `stop_after` messages."""
         self._number += 1
         method = "GET" if body is None else "POST"
         headers = {"Accept": "text/event-stream", "X-Request-Id": f"test-{self._number}"}
@@ -84,7 +90,7 @@ class Client:
 
 
 async def say_everything(client: Client) -> None:
-    """All that a client can do, well and badly, each with the secret in it."""
+    """Everything that a client can do, right and wrong, each time with the secret in it."""
     prompt = f"Tell me about {SECRET}"
     chat = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt, "images": []}]}
     whole = await client.read(f"/api/chat?model=llama3.2&prompt={quote(prompt)}&system={SECRET}")
@@ -114,10 +120,10 @@ async def say_everything(client: Client) -> None:
 
 
 async def everything(directory: Path, form: str) -> tuple[Client, Process]:
-    """A process at DEBUG that was told everything, and has ended."""
+    """A process that has logged at DEBUG, was sent everything, and has ended."""
     (directory / "gateway.toml").write_text(CONFIG)
     (directory / "hook.py").write_text(HOOK)
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=0, pull_seconds=0)
+    simulator = quick()
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(serve(simulator.app))
         gateway = await stack.enter_async_context(
@@ -157,6 +163,9 @@ async def test_one_json_line_for_each_stream_and_request(tmp_path: Path) -> None
     client, gateway = await everything(tmp_path, "json")
     lines = [json.loads(line) for line in gateway.log]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
+    said = [line["message"] for line in lines]
+    assert sum("hook.py cannot be logged" in message for message in said) == 1
+    assert sum("UserWarning: hooks may warn" in message for message in said) == 1
     ended = [line for line in lines if line["message"] == "stream"]
     assert all(
         line.keys() - {"code", "phase"}
@@ -175,7 +184,7 @@ async def test_one_json_line_for_each_stream_and_request(tmp_path: Path) -> None
     assert 0 <= whole["queue_ms"] <= whole["first_token_ms"] <= whole["elapsed_ms"]
     codes = {line["model"]: (line["code"], line["phase"]) for line in ended if "code" in line}
     assert codes["fault:truncate"] == ("truncated", "generating")
-    assert codes["fault:error-401"] == ("ollama_error", "loading")
+    assert codes["fault:error-401"] == ("ollama_error", "starting")
     assert codes["fault:stall"] == ("cancelled", "generating")
 
     answered = [line for line in lines if line["message"] == "request"]
@@ -191,9 +200,9 @@ async def test_one_json_line_for_each_stream_and_request(tmp_path: Path) -> None
 
 
 async def test_no_line_can_be_forged(tmp_path: Path) -> None:
-    """Whatever breaks a line or steers a terminal, in all that a client can name."""
+    """Every name from a client holds all that breaks a line or controls a terminal."""
     evil = "\n\r\u2028\x85\x1b[2J\x9b2J12:00:00 INFO    forged \u202e"
-    simulator = Simulator(load_seconds=0, prompt_seconds=0, token_rate=0)
+    simulator = quick()
     async with (
         serve(simulator.app) as url,
         process(tmp_path, f"--ollama-url={url}") as gateway,
@@ -201,7 +210,7 @@ async def test_no_line_can_be_forged(tmp_path: Path) -> None:
     ):
         client = Client(session, gateway.url)
         await client.ask("GET", f"/{quote(evil)}")
-        await client.ask("POST", "/api/chat", json={"model": evil, "messages": [{"role": "user", "content": "Hi"}]})
+        await client.ask("POST", "/api/chat", json=chat("Hi", model=evil))
         await client.ask("GET", f"/api/chat?prompt=Hi&model={quote(evil)}")
         await client.ask("GET", "/healthz/nothing", headers={"X-Request-Id": "forged id", "X-Forwarded-For": "forged"})
         gateway.terminate()
@@ -224,7 +233,7 @@ async def test_a_request_id_goes_in_and_out_or_is_made(tmp_path: Path) -> None:
 
 
 async def test_a_crash_is_logged_as_a_500_and_its_answer_has_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
-    """Starlette answers it outside of the middleware that does both for all others."""
+    """Starlette sends this response outside of the middleware that does both for all others."""
 
     async def crash(request: Request) -> Response:
         raise RuntimeError("a fault of ours")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadUpstream
-from gateway.ndjson import NDJSONDecoder
+from gateway.upstream.ndjson import NDJSONDecoder
 from tests.transcripts import NAMES, load
 
 TEXT = '{"a":"é👩‍👩‍👧\u2028\x85"}\n\r\n \n{"b":1}\r\n{"c":2}'.encode()
@@ -51,9 +51,11 @@ def test_lines_come_as_soon_as_they_are_whole() -> None:
     assert decoder.flush() == []
 
 
-@pytest.mark.parametrize("pieces", [[b"x" * 10 + b"\n"], [b"x" * 10], [b"x"] * 10, [b"xxxxx", b"xxxxx\ny\n"]])
-def test_line_of_just_the_bound(pieces: list[bytes]) -> None:
-    assert decoded(pieces, max_line=10)[0] == b"x" * 10
+@pytest.mark.parametrize("size", range(1, 33))
+def test_lines_of_just_the_bound(size: int) -> None:
+    """However they are cut, no line counts toward the bound of the next."""
+    lines = (b"x" * 10 + b"\n") * 2 + b"x" * 10
+    assert decoded([lines[at : at + size] for at in range(0, 32, size)], max_line=10) == [b"x" * 10] * 3
 
 
 @pytest.mark.parametrize(
@@ -61,12 +63,12 @@ def test_line_of_just_the_bound(pieces: list[bytes]) -> None:
     [[b"x" * 11 + b"\n"], [b"x" * 11], [b"x"] * 11, [b"xxxxx", b"xxxxxx\n"], [b"a\nb\n" + b"x" * 11], [b" " * 11]],
 )
 def test_line_over_the_bound(pieces: list[bytes]) -> None:
-    """Also one that never ends, as soon as it is over."""
+    """A line that never ends fails, too, as soon as it is over the bound."""
     with pytest.raises(BadUpstream, match="GATEWAY_MAX_LINE_BYTES"):
         decoded(pieces, max_line=10)
 
 
-def test_flush_starts_anew() -> None:
+def test_flush_starts_over() -> None:
     decoder = NDJSONDecoder(10)
     decoder.feed(b"x" * 9)
     assert decoder.flush() == [b"x" * 9]

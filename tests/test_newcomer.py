@@ -12,7 +12,7 @@ from tests.snippets import SHOWN, blocks, site, started
 
 QUICKSTART = (ROOT / "docs/quickstart.md").read_text()
 
-NOT_CLONED = (".git", ".venv", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "dist", ".env", "gateway.toml")
+NOT_CLONED = (".git", ".*env*", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "dist", "gateway.toml")
 
 
 @pytest.mark.timeout(900)

@@ -9,17 +9,18 @@ import orjson
 import pytest
 
 from gateway.errors import BadUpstream, GatewayError, OllamaError, OllamaUnreachable
-from gateway.ollama import Ollama, error_text, normal_name, parse_line
+from gateway.upstream.client import OllamaClient
+from gateway.upstream.wire import error_text, normal_name, parse_line
 from tests.test_replay import Replay
 from tests.transcripts import load
 from tests.upstreams import ONCE_DONE, Answer, Upstream, says, silence, streams, token, upstream, whole
 
 
 @asynccontextmanager
-async def client(answer: Answer = silence, **others: Answer) -> AsyncIterator[tuple[Ollama, Upstream]]:
+async def client(answer: Answer = silence, **others: Answer) -> AsyncIterator[tuple[OllamaClient, Upstream]]:
     async with (
         upstream(answer, **others) as server,
-        Ollama(server.url, connect_timeout=5, query_timeout=0.5, max_line=2**20) as ollama,
+        OllamaClient(server.url, connect_timeout=5, query_timeout=0.5, max_line=2**20) as ollama,
     ):
         yield ollama, server
 
@@ -42,7 +43,7 @@ async def test_credentials_of_the_url() -> None:
     """They become a header, for an Ollama behind a proxy that wants them."""
     async with upstream(streams(ONCE_DONE)) as server:
         url = server.url.replace("http://", "http://me:secret@")
-        async with Ollama(url, connect_timeout=5, query_timeout=5, max_line=1000) as ollama:
+        async with OllamaClient(url, connect_timeout=5, query_timeout=5, max_line=1000) as ollama:
             assert [batch async for batch in ollama.lines("/api/chat", b"{}")]
             assert server.requests[0].headers["authorization"] == "Basic bWU6c2VjcmV0"
 
@@ -89,10 +90,10 @@ async def test_no_models() -> None:
         assert await ollama.ps() == []
 
 
-QUERIES: dict[str, Callable[[Ollama], Awaitable[object]]] = {
-    "tags": Ollama.tags,
-    "ps": Ollama.ps,
-    "version": Ollama.version,
+QUERIES: dict[str, Callable[[OllamaClient], Awaitable[object]]] = {
+    "tags": OllamaClient.tags,
+    "ps": OllamaClient.ps,
+    "version": OllamaClient.version,
     "show": lambda ollama: ollama.show("m"),
 }
 
@@ -112,7 +113,7 @@ QUERIES: dict[str, Callable[[Ollama], Awaitable[object]]] = {
     ids=["silent", "half", "no HTTP", "HTML", "list", "500", "502"],
 )
 async def test_questions_that_fail(name: str, answer: Answer, error: type[GatewayError]) -> None:
-    """Each within its own time limit, and no foreign exception gets through."""
+    """Each fails within its own time limit, and no foreign exception gets through."""
     async with client(answer, **{name: answer}) as (ollama, _):
         with pytest.raises(GatewayError) as raised:
             await QUERIES[name](ollama)
@@ -129,7 +130,7 @@ async def test_a_cancelled_question_is_just_cancelled() -> None:
 
 
 async def test_a_huge_refusal_is_not_read() -> None:
-    """Only so much of it as an error message can have."""
+    """Only as much of it is read as an error message can use."""
     body = orjson.dumps({"error": "x" * 10**7})
     async with client(says(whole(400, body))) as (ollama, server):
         with pytest.raises(BadUpstream):
@@ -142,17 +143,17 @@ async def test_a_huge_refusal_is_not_read() -> None:
     [
         ("no", "no"),
         (" no \n", "no"),
-        ("", "Ollama reported an error without saying which."),
-        (None, "Ollama reported an error without saying which."),
-        (7, "Ollama reported an error without saying which."),
-        (["no"], "Ollama reported an error without saying which."),
-        ({}, "Ollama reported an error without saying which."),
+        ("", "Ollama reported an error without a message."),
+        (None, "Ollama reported an error without a message."),
+        (7, "Ollama reported an error without a message."),
+        (["no"], "Ollama reported an error without a message."),
+        ({}, "Ollama reported an error without a message."),
         ({"message": "no"}, "no"),
         ({"error": {"code": 500, "message": "no"}}, "no"),
         ('{"error": {"code": 500, "message": "Compute error."}}', "Compute error."),
         ('{"error": "no"}', "no"),
         ("{not JSON", "{not JSON"),
-        ("json: cannot unmarshal string into Go struct field", "Ollama could not make sense of the request's JSON."),
+        ("json: cannot unmarshal string into Go struct field", "Ollama could not read the request's JSON."),
         ("x" * 2000, "x" * 1000),
     ],
 )
@@ -163,7 +164,7 @@ def test_error_text(value: object, text: str) -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"no", b"[]", b"1", b"null", b'"x"', b"{", b'{"a":"\xff"}', b'{"a":1}{}', b"\xef\xbb\xbf{}"]
 )
-def test_lines_that_are_none(line: bytes) -> None:
+def test_lines_that_are_no_json_objects(line: bytes) -> None:
     with pytest.raises(BadUpstream):
         parse_line(line)
 
@@ -173,6 +174,10 @@ def test_lines_that_are_none(line: bytes) -> None:
     [
         ("llama3.2", "llama3.2:latest"),
         ("Llama3.2:3B", "llama3.2:3b"),
+        ("registry.ollama.ai/library/llama3.2", "llama3.2:latest"),
+        ("https://registry.ollama.ai/library/Llama3.2:3b", "llama3.2:3b"),
+        ("library/llama3.2", "llama3.2:latest"),
+        ("registry.ollama.ai/me/model", "me/model:latest"),
         ("hf.co/me/model", "hf.co/me/model:latest"),
         ("localhost:5000/me/model", "localhost:5000/me/model:latest"),
         ("localhost:5000/me/model:q4", "localhost:5000/me/model:q4"),

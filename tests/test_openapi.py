@@ -7,9 +7,9 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
-from gateway.app import ROUTES
-from gateway.demo import Simulator
-from gateway.openapi import OPERATIONS, document
+from gateway.web.openapi import OPERATIONS, document
+from gateway.web.routes.table import ROUTES
+from tests.asks import quick
 from tests.gateways import gateway
 from tests.sse import messages
 
@@ -48,7 +48,7 @@ def test_every_schema_that_is_named_exists() -> None:
 
 
 async def test_it_is_served_and_its_schemas_fit_what_is_sent() -> None:
-    async with gateway(Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)) as gw:
+    async with gateway(quick()) as gw:
         async with gw.session.get(gw.url + "/openapi.json") as response:
             assert await response.json() == DOCUMENT
         schemas = DOCUMENT["components"]["schemas"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import gateway
-from gateway.routes.page import STATIC
+from gateway.web.routes.page import STATIC
 from tests.processes import ROOT
 
 PACKAGE = Path(gateway.__file__).parent
@@ -18,7 +18,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def test_the_package_under_test_is_that_of_the_checkout() -> None:
-    """Else something older is installed, and all other tests say nothing about this code."""
+    """Otherwise something older is installed, and the other tests say nothing about this code."""
     assert files(PACKAGE) == files(ROOT / "gateway")
 
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.app import create_app
+from gateway.asks.bodies import FIELDS
+from gateway.asks.parsing import Ask, Caller
+from gateway.asks.presets import OVERRIDABLE, Preset, PresetError, parse_presets
 from gateway.demo import Simulator
 from gateway.errors import InvalidRequest
-from gateway.presets import OVERRIDABLE, PresetError, parse_presets
-from gateway.relay import Kind
-from gateway.requests import Ask
+from gateway.jobs import Kind
 from gateway.settings import ConfigurationError, load
 from tests.gateways import Gateway, gateway
 from tests.sse import Event, ending
@@ -61,6 +62,8 @@ TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type":
 
 Body = dict[str, Any]
 
+NOBODY = Caller(address="", headers={}, key=None, request_id="")
+
 NASTY = [
     "{prompt} {lang} {system} {{prompt}} {tone}",
     "{} {0} {prompt.__class__} {prompt!r:>10} ${lang} $(lang) %(lang)s %s %d 100%",
@@ -83,11 +86,6 @@ def config(tmp_path: Path) -> Path:
 async def gw(simulator: Simulator, config: Path) -> AsyncIterator[Gateway]:
     async with gateway(simulator, config=str(config)) as running:
         yield running
-
-
-@pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
 
 
 def user(content: str) -> Body:
@@ -156,6 +154,14 @@ async def refusal(gw: Gateway, how: str, kind: str, preset: str | None, variable
 
 
 TRANSLATE: Body = {"model": "llama3.2"}
+FIXED: Body = {
+    "model": "qwen3",
+    "format": OBJECT,
+    "think": False,
+    "keep_alive": "5m",
+    "messages": [user("Hi")],
+    "options": {"num_ctx": 2048, "temperature": 0.2},
+}
 SHAPED: list[tuple[str, str, str | None, Body, Body, Body]] = [
     ("no preset", "chat", None, {}, {"messages": [user("Hi")]}, {"model": "llama3.2:latest", "messages": [user("Hi")]}),
     ("no preset", "generate", None, {}, {"prompt": "Hi"}, {"model": "llama3.2:latest", "prompt": "Hi"}),
@@ -232,36 +238,24 @@ SHAPED: list[tuple[str, str, str | None, Body, Body, Body]] = [
         "fixed",
         {},
         {"messages": [user("Hi")]},
-        {
-            "model": "qwen3",
-            "format": OBJECT,
-            "think": False,
-            "keep_alive": "5m",
-            "messages": [user("Hi")],
-            "options": {"num_ctx": 2048, "temperature": 0.2},
-        },
+        FIXED,
     ),
     (
-        "what says the same, and null, is no override",
+        "the preset's model, and what Ollama reads as no value, are no override",
         "chat",
         "fixed",
         {},
         {
-            "model": "qwen3",
+            "model": "Qwen3:latest",
             "messages": [user("Hi")],
-            "format": OBJECT,
-            "think": False,
+            "tools": [],
+            "format": "",
+            "think": None,
             "keep_alive": None,
-            "options": {"temperature": 0.2, "num_ctx": None, "seed": None},
+            "options": {"temperature": None, "stop": []},
+            "unheard_of": {},
         },
-        {
-            "model": "qwen3",
-            "format": OBJECT,
-            "think": False,
-            "keep_alive": "5m",
-            "messages": [user("Hi")],
-            "options": {"num_ctx": 2048, "temperature": 0.2},
-        },
+        FIXED,
     ),
     (
         "overrides",
@@ -349,7 +343,8 @@ async def test_what_reaches_ollama_byte_for_byte(gw: Gateway, simulator: Simulat
             assert ending(events) == ("complete", None), name
             request = simulator.requests[-1]
             assert (request.path, request.body) == (f"/api/{kind}", orjson.dumps(expected)), name
-    assert len(simulator.requests) == made >= 10
+    assert len(simulator.requests) == made
+    assert made >= 10
 
 
 @pytest.mark.parametrize("how", ["GET", "POST", "streams"])
@@ -370,7 +365,7 @@ async def test_what_a_user_writes_is_never_a_template(gw: Gateway, simulator: Si
 words = st.text() | st.lists(st.sampled_from([*NASTY, "{", "}", "{{", "}}", "prompt", "{a}", "\\"])).map("".join)
 
 
-@settings(deadline=None)  # what it takes on a busy machine says nothing
+@settings(deadline=None)  # times on a busy machine say nothing
 @given(
     literals=st.lists(st.text(st.characters(exclude_characters="{}")), min_size=3, max_size=3),
     escaped=st.sampled_from(["{{prompt}}", "{{a}}", "{{other}}"]),
@@ -381,7 +376,7 @@ def test_any_template_takes_any_text(literals: list[str], escaped: str, prompt: 
     """The text stands in its place, whole, and nothing else changes."""
     first, second, third = literals
     tables = {"p": {"prompt": f"{first}{{a}}{escaped}{second}{{prompt}}{third}", "variables": {"a": "x"}}}
-    ask = Ask(Kind.GENERATE, {"prompt": prompt}, "p", {"a": value})
+    ask = Ask(Kind.GENERATE, {"prompt": prompt}, NOBODY, "p", {"a": value})
     assert parse_presets(tables)["p"].apply(ask) == {"prompt": f"{first}{value}{escaped[1:-1]}{second}{prompt}{third}"}
 
 
@@ -390,7 +385,7 @@ BRACES = ['{"a": 1}', "{ prompt }", "{1}", "{}", "{a-b}", "function() { return 1
 
 def test_braces_around_anything_but_a_name_are_just_braces() -> None:
     preset = parse_presets({"p": {"prompt": " ".join([*BRACES, "{prompt}"]), "system": " ".join(BRACES)}})["p"]
-    shaped = preset.apply(Ask(Kind.GENERATE, {"prompt": "Hi"}))
+    shaped = preset.apply(Ask(Kind.GENERATE, {"prompt": "Hi"}, NOBODY))
     assert shaped == {"prompt": " ".join([*BRACES, "Hi"]), "system": " ".join(BRACES)}
 
 
@@ -399,9 +394,9 @@ REFUSED: list[tuple[str, str | None, Body, Body, str]] = [
     ("chat", "translate", {"langg": "de"}, HI, "variables.langg: is not a variable of this preset."),
     ("chat", "translate", {"prompt": "x"}, HI, "variables.prompt: is not a variable of this preset."),
     ("chat", "translate", {"system": "x"}, HI, "variables.system: is not a variable of this preset."),
-    ("chat", None, {"lang": "de"}, HI, "variables.lang: there is no preset to use it."),
+    ("chat", None, {"lang": "de"}, HI, "variables.lang: needs a preset, and the request names none."),
     ("generate", "needy", {}, {"prompt": "Hi"}, "variables.topic: is missing."),
-    ("chat", "nope", {}, HI, "preset: there is none called nope."),
+    ("chat", "nope", {}, HI, "preset: there is no preset called nope."),
     ("chat", "translate", {}, HI | {"model": "qwen3"}, "model: the preset decides this"),
     ("chat", "translate", {}, HI | {"think": True}, "think: the preset decides this; a request may set nothing else."),
     ("chat", "translate", {}, HI | {"format": "json"}, "format: the preset decides this"),
@@ -426,8 +421,8 @@ REFUSED: list[tuple[str, str | None, Body, Body, str]] = [
         "options.seed: the preset decides this; a request may set only",
     ),
     # Ollama lowers a role and folds a field's case: none of these may bring a system prompt past the preset
-    ("chat", "translate", {}, {"messages": [{"role": "SYSTEM", "content": "x"}]}, "messages.role: SYSTEM is none of"),
-    ("chat", "translate", {}, {"messages": [{"role": "User", "content": "x"}]}, "messages.role: User is none of"),
+    ("chat", "translate", {}, {"messages": [{"role": "SYSTEM", "content": "x"}]}, "system: the preset decides this"),
+    ("chat", "translate", {}, {"messages": [{"role": "Users", "content": "x"}]}, "messages.role: users is none of"),
     ("chat", "open", {}, {"messages": [{"role": "developer", "content": "x"}]}, "messages.role: developer is none of"),
     (
         "chat",
@@ -451,6 +446,42 @@ async def test_what_a_request_may_not_set_is_named(gw: Gateway, simulator: Simul
     assert not simulator.requests
 
 
+GUESSES: dict[str, tuple[object, object]] = {
+    "system": ("SECRET", "other"),
+    "options": ({"temperature": 0.2}, {"temperature": 0.3}),
+    "format": (OBJECT, "json"),
+    "think": (False, True),
+    "keep_alive": ("5m", 0),
+}
+SECRETIVE = """
+[presets.secretive]
+model = "qwen3"
+system = "SECRET"
+options = { temperature = 0.2 }
+format = { type = "object", properties = { answer = { type = "string" } } }
+think = false
+keep_alive = "5m"
+"""
+
+
+async def test_no_answer_tells_whether_a_guess_is_right(simulator: Simulator, tmp_path: Path) -> None:
+    """Of every field that a preset can set, but for the model, which each answer names."""
+    assert GUESSES.keys() == (Preset.model_fields.keys() & FIELDS) - {"model", "prompt"}
+    (tmp_path / "g.toml").write_text(SECRETIVE)
+    async with gateway(simulator, config=str(tmp_path / "g.toml"), allow_preview=True) as gw:
+        for field, guesses in GUESSES.items():
+            for path in ("/api/streams", "/api/preview"):
+                answers = []
+                for guess in guesses:
+                    body = {"generate": {"prompt": "Hi", field: guess}, "preset": "secretive"}
+                    async with gw.session.post(gw.url + path, json=body) as response:
+                        answers.append((response.status, await response.json()))
+                assert answers[0] == answers[1]
+                assert answers[0][0] == 422, answers
+        assert await ask(gw, "POST", "generate", "secretive", {}, {"prompt": "Hi", "model": "qwen3:latest"})
+    assert len(simulator.requests) == 1
+
+
 async def test_the_list_of_presets_tells_no_prompts(gw: Gateway) -> None:
     async with gw.session.get(gw.url + "/api/presets") as response:
         listed = await response.json()
@@ -471,7 +502,7 @@ async def test_the_list_of_presets_tells_no_prompts(gw: Gateway) -> None:
 BROKEN = [
     ("x = 5", "presets.x: must be a table."),
     ('"a b" = {}', 'presets: "a b" is not a name: use letters, digits, - and _.'),
-    ("x = { sytem = 'SECRET' }", "presets.x.sytem: is not known here."),
+    ("x = { sytem = 'SECRET' }", "presets.x.sytem: is not a known field."),
     ("x = { description = 5 }", "presets.x.description: must be a string."),
     ("x = { model = '' }", "presets.x.model: must not be empty."),
     ("x = { model = ['SECRET'] }", "presets.x.model: must be a string."),
@@ -485,10 +516,10 @@ BROKEN = [
         "presets.x.system: {prompt} is not a variable of this preset; for the text itself, write {{prompt}}.",
     ),
     ("x = { prompt = 5 }", "presets.x.prompt: must be a string."),
-    ("x = { prompt = 'SECRET' }", "presets.x.prompt: must contain {prompt}, the place of what the user wrote."),
+    ("x = { prompt = 'SECRET' }", "presets.x.prompt: must contain {prompt}, which stands for the user's text."),
     (
         "x = { prompt = '{{prompt}} SECRET' }",
-        "presets.x.prompt: must contain {prompt}, the place of what the user wrote.",
+        "presets.x.prompt: must contain {prompt}, which stands for the user's text.",
     ),
     (
         "x = { prompt = 'SECRET {prompt} {lang}' }",
@@ -497,7 +528,10 @@ BROKEN = [
     ("x = { variables = 5 }", "presets.x.variables: must be a table."),
     ("x = { variables = { lang = 5 } }", "presets.x.variables.lang: must be a table."),
     ("x = { variables = { lang = { default = 5 } } }", "presets.x.variables.lang.default: must be a string."),
-    ("x = { variables = { lang = { defualt = 'SECRET' } } }", "presets.x.variables.lang.defualt: is not known here."),
+    (
+        "x = { variables = { lang = { defualt = 'SECRET' } } }",
+        "presets.x.variables.lang.defualt: is not a known field.",
+    ),
     ("x = { variables = { prompt = 'SECRET' } }", "presets.x.variables.prompt: a variable's name has letters"),
     (
         "x = { system = 'SECRET {lang}', variables = { 'a b' = 'SECRET' } }",
@@ -549,7 +583,7 @@ def test_what_may_be_overridden_are_the_fields_of_ollamas_own_body() -> None:
 def test_a_long_name_in_an_error_is_cut() -> None:
     preset = parse_presets({"x": {}})["x"]
     with pytest.raises(InvalidRequest) as raised:
-        preset.apply(Ask(Kind.CHAT, {"x" * 10_000: 1}))
+        preset.apply(Ask(Kind.CHAT, {"x" * 10_000: 1}, NOBODY))
     assert len(raised.value.message) < 300
 
 

@@ -2,34 +2,37 @@
 
 import asyncio
 import os
-import socket
+import re
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import aiohttp
 import pytest
-from playwright.async_api import async_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
+from yarl import URL
 
 from gateway.demo import Simulator
+from tests.asks import CHAT, chat, quick
 from tests.gateways import gateway
+from tests.page.pages import chromium
+from tests.processes import free_port
 from tests.servers import serve
 from tests.sse import Events, ending, messages, text
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
-CHAT = "/api/chat?model=m&prompt=Hello"
 NGINX = """
 pid nginx.pid;
 error_log stderr;
 events {}
 http {
     access_log off;
-    gzip on; # what the recipe has to hold out against
+    gzip on; # the recipe must work in spite of it
     gzip_types *;
     include gateway.conf;
 }
@@ -38,20 +41,14 @@ http {
 
 class Proxy(Protocol):
     def __call__(self, upstream: str, directory: Path) -> AbstractAsyncContextManager[str]:
-        """A proxy in front of `upstream`, a base URL; yields its own base URL."""
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        """A proxy in front of `upstream`, a base URL; yields its own base URL. Its logs are `*.log` in `directory`."""
 
 
 @asynccontextmanager
-async def tls_server(port: int, *command: str, **environment: str) -> AsyncIterator[str]:
-    """A program that serves HTTPS on `port`, once it does; yields the base URL."""
-    running = await asyncio.create_subprocess_exec(*command, env={**os.environ, **environment})
+async def tls_server(port: int, directory: Path, *command: str, **environment: str) -> AsyncIterator[str]:
+    """Start a program that serves HTTPS on `port`, and yield the base URL once it does."""
+    with (directory / "stderr.log").open("wb") as log:
+        running = await asyncio.create_subprocess_exec(*command, env={**os.environ, **environment}, stderr=log)
     try:
         while not await shakes_hands(port):
             assert running.returncode is None, f"{command[0]} ended"
@@ -64,7 +61,7 @@ async def tls_server(port: int, *command: str, **environment: str) -> AsyncItera
 
 
 async def shakes_hands(port: int) -> bool:
-    """Whether TLS works there. Caddy listens before it has its certificate."""
+    """Whether TLS works on this port. Caddy listens before it has its certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -84,6 +81,7 @@ async def nginx(upstream: str, directory: Path) -> AsyncIterator[str]:
         "server 127.0.0.1:8000;": f"server {upstream.removeprefix('http://')};",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "/etc/nginx/chat.example.com.": "",
+        "/var/log/nginx/": "",
         "proxy_read_timeout 60s;": "proxy_read_timeout 5s;",
     }.items():
         assert ours in recipe
@@ -98,7 +96,7 @@ async def nginx(upstream: str, directory: Path) -> AsyncIterator[str]:
     )
     assert await certificate.wait() == 0
     command = ("nginx", "-p", str(directory), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;")
-    async with tls_server(port, *command) as url:
+    async with tls_server(port, directory, *command) as url:
         yield url
 
 
@@ -107,6 +105,7 @@ async def caddy(upstream: str, directory: Path) -> AsyncIterator[str]:
     port = free_port()
     async with tls_server(
         port,
+        directory,
         *("caddy", "run", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")),
         UPSTREAM=upstream,
         HTTPS_PORT=str(port),
@@ -140,7 +139,7 @@ class StepOllama:
             self._steps.release()
 
     async def until_asked(self, times: int) -> None:
-        """Return once so many answers are open at the same time: none ends without a step."""
+        """Return once `times` answers are open at the same time: none ends without a step."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.asked >= times)
 
@@ -163,7 +162,7 @@ class StepOllama:
 
 async def test_a_silent_load_outlasts_the_read_timeout(tmp_path: Path, proxy: Proxy) -> None:
     """nginx cuts after 5 s without a byte; the model loads for 12 s; the pings bridge it."""
-    simulator = Simulator(load_seconds=12, prompt_seconds=0, token_rate=0)
+    simulator = quick(load_seconds=12)
     async with (
         gateway(simulator, ping_interval=1, status_interval=60) as running,
         proxy(running.url, tmp_path) as url,
@@ -177,7 +176,7 @@ async def test_a_silent_load_outlasts_the_read_timeout(tmp_path: Path, proxy: Pr
 
 
 async def test_each_token_passes_before_the_next_is_made(tmp_path: Path, proxy: Proxy) -> None:
-    """In lockstep: a proxy that held a token back would never be sent another."""
+    """A proxy that held a token back would never be sent another."""
     ollama = StepOllama(tokens=50)
     async with (
         serve(ollama.app) as ollama_url,
@@ -194,6 +193,50 @@ async def test_each_token_passes_before_the_next_is_made(tmp_path: Path, proxy: 
         rest = [event async for event in events]
     assert ending(rest) == ("complete", None)
     assert len(messages(rest)) == 1
+
+
+def logged(directory: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """All that a proxy has logged, and the gateway behind it."""
+    proxys = "".join(file.read_text() for file in directory.glob("*.log"))
+    return proxys + "".join(str(vars(record)) for record in caplog.records)
+
+
+async def test_no_log_has_a_prompt_or_an_id(tmp_path: Path, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether the query is one or, by a mistake, part of the path; and when the gateway is away, too."""
+    caplog.set_level("DEBUG", "gateway")
+    async with AsyncExitStack() as front, aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
+        async with gateway(quick()) as running:
+            url = await front.enter_async_context(proxy(running.url, tmp_path))
+            async with session.post(f"{url}/api/streams", json={"chat": chat("My secret")}) as made:
+                sid = (await made.json())["id"]
+            headers = {"Referer": f"{url}/?prompt=My+secret", "Last-Event-ID": f"{sid}-1"}
+            for path in ("chat?prompt=My+secret", "chat%3Fprompt=My+secret", f"streams/{sid}", f"/streams//{sid}/?a"):
+                async with session.get(URL(f"{url}/api/{path}", encoded=True), headers=headers) as response:
+                    await response.read()
+            async with session.delete(f"{url}/api/streams/{sid}") as response:
+                assert response.status == 204
+        for path in ("chat?prompt=My+secret", f"streams/{sid}"):
+            async with session.get(f"{url}/api/{path}") as response:
+                assert response.status == 502
+    log = logged(tmp_path, caplog)
+    assert log.count("/api/chat") >= 3
+    assert log.count(f"/api/streams/{sid[:8]}...") >= 4
+    assert f"/api/streams/{sid[:8]}…" in log
+    assert "secret" not in log
+    assert sid[:9] not in log
+
+
+def test_both_recipes_for_nginx_log_alike() -> None:
+    """Only one of them is run here."""
+    recipes = [(DEPLOY / name).read_text() for name in ("nginx.conf", "nginx-scale.conf")]
+    one, other = (
+        re.findall(
+            r"^(?:map .*\{\n(?:    .*\n)+\}|log_format .*|    access_log .*|    error_log .*)$", recipe, re.MULTILINE
+        )
+        for recipe in recipes
+    )
+    assert one == other
+    assert len(one) == 4
 
 
 async def test_leaving_through_the_proxy_frees_ollama(tmp_path: Path, proxy: Proxy) -> None:
@@ -234,12 +277,8 @@ async def test_one_browser_reads_30_streams_at_once_over_http2(tmp_path: Path, p
         serve(ollama.app) as ollama_url,
         gateway(ollama_url) as running,
         proxy(running.url, tmp_path) as url,
-        async_playwright() as playwright,
+        chromium() as browser,
     ):
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
-        )
         page = await browser.new_page(ignore_https_errors=True)
         await page.goto(f"{url}/healthz")
         protocol = await page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol")
@@ -247,6 +286,5 @@ async def test_one_browser_reads_30_streams_at_once_over_http2(tmp_path: Path, p
         await ollama.until_asked(30)
         ollama.step(30 * 4)
         texts = await reading
-        await browser.close()
     assert protocol == "h2"
     assert texts == ["0 1 2 "] * 30

@@ -5,20 +5,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from gateway.pulse import FRESH_SECONDS, SLICE, SLOW_SECONDS, Pulse
-from gateway.relay import Generation
+from gateway.jobs import Job, Kind
+from gateway.streams.generation import Generation
+from gateway.streams.moments import Moments
+from gateway.streams.pulse import FRESH_SECONDS, SLICE, SLOW_SECONDS, Pulse
 
 INTERVAL = 0.02
 
 
 class Waiter:
-    """What a pulse needs of a generation."""
+    """The part of a generation that a pulse uses."""
 
     server = None
+    job = Job(Kind.CHAT, "m", b"{}")
 
     def __init__(self, waited: float = 0) -> None:
         self.waiting = True
-        self.created_at = asyncio.get_running_loop().time() - waited
+        self.moments = Moments(asyncio.get_running_loop().time() - waited)
         self.shown = 0
         self.news = asyncio.Event()
 
@@ -36,15 +39,15 @@ class Waiter:
 async def followed(*waiters: Waiter) -> AsyncIterator[None]:
     pulse = Pulse(INTERVAL)
     for waiter in waiters:
-        pulse.follow(cast(Generation, waiter))
+        pulse.started(cast(Generation, waiter))
     yield
     for waiter in waiters:
         waiter.waiting = False
-        pulse.follow(cast(Generation, waiter))
+        pulse.ended(cast(Generation, waiter))
 
 
-async def test_who_has_waited_for_long_is_shown_less_often() -> None:
-    """A new wait is shown at every beat; an old one now and then, but at once where it is new to this pulse."""
+async def test_a_long_wait_is_shown_less_often() -> None:
+    """A new wait is shown at every beat; an old one now and then, but at once if it is new to this pulse."""
     new, old = Waiter(), Waiter(FRESH_SECONDS)
     async with followed(new, old):
         await new.until_shown(20)

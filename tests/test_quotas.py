@@ -1,4 +1,4 @@
-"""Fair use: one client, known by its key or its address, cannot take what all share; and gets all of it back."""
+"""Fair use: one client, known by its key or its address, cannot take what all share, and what it took is given back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,29 +10,32 @@ import aiohttp
 import orjson
 import pytest
 
-from gateway.demo import Simulator
+from gateway.asks.parsing import network
 from gateway.errors import Busy
-from gateway.quotas import Quota, Quotas, network
+from gateway.streams.queue import LocalQueue
+from gateway.streams.quotas import Quota, Quotas
+from gateway.streams.running import Running
+from tests.asks import chat, quick
 from tests.gateways import Gateway, gateway
+from tests.redis_server import Redis
 from tests.sse import ending
-from tests.test_keys import as_served
 from tests.upstreams import Peer, Upstream, silence, upstream
 
-CHAT = {"chat": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}}
+STREAM = {"chat": chat("Hi", model="m")}
 KEYS = "ada:ada-0123456789abcdef,bob:bob-0123456789abcdef"
 ADA, BOB = ({"Authorization": f"Bearer {name}-0123456789abcdef"} for name in ("ada", "bob"))
 
 
 @asynccontextmanager
 async def silent(**settings: Any) -> AsyncIterator[tuple[Gateway, Upstream]]:
-    """An Ollama that never says anything, so that what is started runs on."""
+    """A gateway with an Ollama that never says anything, so that streams run on."""
     async with upstream(silence) as ollama, gateway(ollama.url, **settings) as gw:
         yield gw, ollama
 
 
 async def start(gw: Gateway, headers: dict[str, str] | None = None) -> str | int:
     """The new stream's URL, or the seconds to wait."""
-    async with gw.session.post(gw.url + "/api/streams", json=CHAT, headers=headers) as response:
+    async with gw.session.post(gw.url + "/api/streams", json=STREAM, headers=headers) as response:
         body = await response.json()
         if response.status == 201:
             return str(body["url"])
@@ -41,7 +44,7 @@ async def start(gw: Gateway, headers: dict[str, str] | None = None) -> str | int
 
 
 def running(gw: Gateway) -> int:
-    return len(gw.state["streams"])
+    return len(gw.state["streams"].running)
 
 
 async def test_streams_at_once() -> None:
@@ -55,7 +58,7 @@ async def test_streams_at_once() -> None:
 
 
 async def test_one_key_holder_does_not_use_up_what_another_has() -> None:
-    """All come from one address."""
+    """Both come from one address."""
     async with silent(client_max_streams=1, api_keys=KEYS) as (gw, _):
         for key in (ADA, BOB):
             assert isinstance(await start(gw, key), str)
@@ -68,14 +71,24 @@ async def test_places_in_the_queue() -> None:
         await ollama.until(lambda: ollama.open == 1)
         assert isinstance(await start(gw, ADA), str)  # waits
         assert isinstance(await start(gw, ADA), int)
-        assert isinstance(await start(gw, BOB), str)
         async with gw.session.delete(f"{gw.url}{first}"):
             await ollama.until(lambda: len(ollama.asked("/api/chat")) == 2)
         assert isinstance(await start(gw, ADA), str)
+        assert isinstance(await start(gw, BOB), str)
+
+
+async def test_places_in_the_queue_for_a_burst(redis: Redis) -> None:
+    """All of them are checked before the first of them waits: with Redis, entering the queue takes a moment."""
+    async with silent(client_max_queued=1, max_active=1, api_keys=KEYS, redis_url=redis.url) as (gw, ollama):
+        await start(gw, BOB)
+        await ollama.until(lambda: ollama.open == 1)
+        answers = await asyncio.gather(*(start(gw, ADA) for _ in range(40)))
+        assert sum(isinstance(answer, str) for answer in answers) == 1
+        assert gw.state["streams"].queue.waiting == 1
 
 
 async def test_starts_per_minute() -> None:
-    async with gateway(Simulator(load_seconds=0, prompt_seconds=0, token_rate=0), client_starts_per_minute=2) as gw:
+    async with gateway(quick(), client_starts_per_minute=2) as gw:
         for _ in range(2):
             assert ending(await gw.read("/api/chat?model=llama3.2&prompt=x")) == ("complete", None)
         async with gw.session.get(gw.url + "/api/chat?model=llama3.2&prompt=x") as response:
@@ -84,7 +97,7 @@ async def test_starts_per_minute() -> None:
         as_event_source = {"Accept": "text/event-stream"}
         assert ending(await gw.read("/api/chat?model=llama3.2&prompt=x", headers=as_event_source)) == ("error", "busy")
         async with gw.session.get(gw.url + "/api/models") as response:
-            assert response.status == 200  # it is starts that cost
+            assert response.status == 200  # only starts are counted
 
 
 async def test_reading_again_is_no_start() -> None:
@@ -99,11 +112,11 @@ async def test_reading_again_is_no_start() -> None:
 
 
 def quotas(**quota: int) -> Quotas:
-    return Quotas(Quota(**quota))
+    return Quotas(Quota(**quota), Running(), LocalQueue(max_active=1, max_queued=0))
 
 
 def refused(quotas: Quotas, client: str, now: float) -> int:
-    """The seconds to wait, 0 for none, at this moment of a clock of the test's own."""
+    """The seconds to wait at the moment `now` of the test's own clock; 0 if the start is allowed."""
     try:
         quotas._count_start(client, now)
     except Busy as error:
@@ -111,12 +124,12 @@ def refused(quotas: Quotas, client: str, now: float) -> int:
     return 0
 
 
-def test_the_minute_slides() -> None:
+async def test_the_minute_slides() -> None:
     counted = quotas(starts_per_minute=2)
     assert [refused(counted, "a", now) for now in (0, 30, 30.5, 59, 60, 61, 89, 90)] == [0, 0, 30, 2, 0, 30, 2, 0]
 
 
-def test_retry_after_is_long_enough() -> None:
+async def test_retry_after_is_long_enough() -> None:
     counted = quotas(starts_per_minute=1)
     now = 1000.25
     refused(counted, "a", now)
@@ -132,8 +145,8 @@ def quotas_after(now: float) -> Quotas:
     return counted
 
 
-def test_nothing_is_kept_of_those_who_have_gone() -> None:
-    """Memory is bounded by who comes within a minute, and by what each may start."""
+async def test_nothing_is_kept_of_clients_that_have_gone() -> None:
+    """Memory is bounded by the number of clients within a minute, and by what each may start."""
     counted = quotas(starts_per_minute=3)
     for second in range(10_000):
         for _ in range(5):
@@ -144,14 +157,17 @@ def test_nothing_is_kept_of_those_who_have_gone() -> None:
 
 
 def test_an_address_of_ipv6_is_one_of_a_household() -> None:
-    assert network("2001:db8:1:2:3:4:5:6") == network("2001:db8:1:2::9") == "2001:db8:1:2::/64"
+    assert network("2001:db8:1:2:3:4:5:6") == "2001:db8:1:2::/64"
+    assert network("2001:db8:1:2::9") == "2001:db8:1:2::/64"
     assert network("2001:db8:1:3::9") != network("2001:db8:1:2::9")
     assert network("fe80::1%eth0") == "fe80::/64"
+    for address in ("::ffff:192.0.2.1", "64:ff9b::192.0.2.1", "::FFFF:c000:201"):
+        assert network(address) == "192.0.2.1"
     for as_it_is in ("192.0.2.1", "", "unix", "ada"):
         assert network(as_it_is) == as_it_is
 
 
-# What is taken is given back
+# Places are given back
 
 
 async def leave(gw: Gateway, ollama: Upstream) -> None:
@@ -185,7 +201,7 @@ async def half_a_request(gw: Gateway, ollama: Upstream) -> None:
 
 
 async def be_refused(gw: Gateway, ollama: Upstream) -> None:
-    for body in ({"chat": {"model": 1}}, {"pull": {"model": "m"}}, {**CHAT, "preset": "none"}):
+    for body in ({"chat": {"model": 1}}, {"pull": {"model": "m"}}, {**STREAM, "preset": "none"}):
         async with gw.session.post(gw.url + "/api/streams", json=body) as response:
             assert response.status in (403, 422)
 
@@ -196,7 +212,7 @@ async def test_every_way_out_gives_the_place_back(way: Callable[[Gateway, Upstre
         for _ in range(3):
             await way(gw, ollama)
             await ended(gw)
-        assert gw.state["quotas"]._running == {}
+        assert all([isinstance(await start(gw), str) for _ in range(2)])
 
 
 async def ended(gw: Gateway) -> None:
@@ -212,30 +228,28 @@ async def die(peer: Peer) -> None:
 async def test_an_error_gives_the_place_back() -> None:
     async with upstream(die) as ollama, gateway(ollama.url, client_max_streams=1) as gw:
         for _ in range(3):
-            outcome, code = ending(await gw.read("/api/chat?model=m&prompt=x"))
-            assert (outcome, code) == ("error", "ollama_unreachable")
-        assert gw.state["quotas"]._running == {}
+            assert ending(await gw.read("/api/chat?model=m&prompt=x")) == ("error", "ollama_unreachable")
 
 
 async def test_a_full_gateway_gives_the_place_back() -> None:
     """`busy` of the whole gateway comes after the client's own quota was asked."""
     async with silent(client_max_streams=1, max_active=1, max_queued=0, api_keys=KEYS) as (gw, _):
         first = await start(gw, ADA)
-        async with gw.session.post(gw.url + "/api/streams", json=CHAT, headers=BOB) as response:
+        async with gw.session.post(gw.url + "/api/streams", json=STREAM, headers=BOB) as response:
             assert (response.status, (await response.json())["code"]) == (503, "busy")
         async with gw.session.delete(f"{gw.url}{first}"):
             await ended(gw)
         assert isinstance(await start(gw, BOB), str)
 
 
-# Who it is
+# The client's identity
 
 
 async def addresses(url: str, session: aiohttp.ClientSession, *forwarded: str) -> list[bool]:
-    """Whether each start, forwarded for these, was allowed where an address may have one stream."""
+    """Whether each start, forwarded for one of these, was allowed; an address may have one stream."""
     allowed = []
     for each in forwarded:
-        async with session.post(url + "/api/streams", json=CHAT, headers={"X-Forwarded-For": each}) as response:
+        async with session.post(url + "/api/streams", json=STREAM, headers={"X-Forwarded-For": each}) as response:
             allowed.append(response.status == 201)
     return allowed
 
@@ -243,7 +257,7 @@ async def addresses(url: str, session: aiohttp.ClientSession, *forwarded: str) -
 @pytest.mark.parametrize(
     ("proxies", "allowed"),
     [
-        # the last that the proxies did not add themselves counts, whatever a client has put before it
+        # the last address that no proxy has added counts, whatever a client has put before it
         ("127.0.0.1,10.0.0.0/8", [True, False, False, False, True, False, True]),
         ("127.0.0.1", [True, False, False, True, True, False, True]),
         ("", [True, False, False, False, False, False, False]),
@@ -253,7 +267,7 @@ async def addresses(url: str, session: aiohttp.ClientSession, *forwarded: str) -
 async def test_an_address_is_taken_from_trusted_proxies_only(proxies: str, allowed: list[bool]) -> None:
     async with (
         upstream(silence) as ollama,
-        as_served(ollama_url=ollama.url, client_max_streams=1, trusted_proxies=proxies) as (url, session),
+        gateway(ollama.url, client_max_streams=1, trusted_proxies=proxies) as gw,
     ):
         forwarded = (
             "192.0.2.1",
@@ -264,17 +278,17 @@ async def test_an_address_is_taken_from_trusted_proxies_only(proxies: str, allow
             "2001:db8::2",
             "192.0.2.2",
         )
-        assert await addresses(url, session, *forwarded) == allowed
+        assert await addresses(gw.url, gw.session, *forwarded) == allowed
 
 
 async def test_what_a_proxy_says_is_no_key() -> None:
-    """A header that names a key holder does not make one of its sender."""
+    """A header with the name of a key does not make its sender the key's holder."""
     async with upstream(silence) as ollama:
         settings = {"api_keys": KEYS, "client_max_streams": 1, "trusted_proxies": "127.0.0.1"}
-        async with as_served(ollama_url=ollama.url, **settings) as (url, session):
+        async with gateway(ollama.url, **settings) as gw:
             headers = BOB | {"X-Forwarded-For": "ada"}
-            async with session.post(url + "/api/streams", json=CHAT, headers=headers) as response:
+            async with gw.session.post(gw.url + "/api/streams", json=STREAM, headers=headers) as response:
                 assert response.status == 201
-            async with session.post(url + "/api/streams", json=CHAT, headers=ADA) as response:
+            async with gw.session.post(gw.url + "/api/streams", json=STREAM, headers=ADA) as response:
                 assert response.status == 201
                 assert orjson.loads(await response.read())["kind"] == "chat"

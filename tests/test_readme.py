@@ -21,11 +21,6 @@ START, CURL = blocks("sh", README)
 
 
 @pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
-
-
-@pytest.fixture
 async def gw(simulator: Simulator, tmp_path: Path) -> AsyncIterator[Process]:
     async with serve(simulator.app) as url, process(tmp_path, f"--ollama-url={url}") as running:
         yield running
@@ -49,14 +44,15 @@ async def test_its_command_does_what_it_says(simulator: Simulator, gw: Process) 
 
 def test_what_it_starts_exists() -> None:
     commands = [line.split("#")[0].split() for line in START.splitlines()]
-    assert commands == [["scripts/run", "--demo"], ["scripts/run"]]
-    assert os.access(ROOT / "scripts/run", os.X_OK)
+    assert commands == [["scripts/run", "--demo"], ["scripts/run"], ["scripts/check"], ["scripts/test"]]
+    assert all(os.access(ROOT / command, os.X_OK) for command, *_ in commands)
+    assert (ROOT / ".ci/run").read_text().splitlines()[-2:] == ["scripts/check", "scripts/test"]
     assert "`docker compose up`" in README
     assert (ROOT / "compose.yaml").exists()
 
 
 def test_it_leads_to_every_page() -> None:
-    """In one step, or by the pages it leads to."""
+    """It does so in one step, or by the pages that it leads to."""
     known, ahead = set(), [ROOT / "README.md"]
     while ahead:
         page = ahead.pop()

@@ -1,4 +1,4 @@
-"""A release can be built from this checkout at any time, and not with a version that is another one elsewhere."""
+"""A release can be built from this checkout at any time, but not while two files disagree on its version."""
 
 import asyncio
 import os
@@ -9,6 +9,8 @@ import pytest
 
 from gateway import __version__
 from tests.processes import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 async def release(checkout: Path, *flags: str) -> tuple[int, str]:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.processes import INSTALLED, Process, process
-from tests.sse import Event, Events, ending, messages, text
+from tests.sse import Event, Events, ending, text
 from tests.upstreams import Peer, token, upstream
 
 OLD = "[presets.p]\nmodel = 'm'\nsystem = 'Old.'\n"
@@ -27,14 +27,8 @@ BROKEN = {
 }
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield session
-
-
 def said(gw: Process, words: str) -> bool:
-    """Whether it is in the log."""
+    """Whether the log has these words."""
     return any(words in line for line in gw.log)
 
 
@@ -63,7 +57,7 @@ async def watch(session: aiohttp.ClientSession, gw: Process, number: int, begun:
 
 
 async def test_50_running_streams_do_not_notice_a_reload(tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    """Nor a broken one; what comes after has the new presets."""
+    """They do not notice a broken file either, and later requests get the new presets."""
     going_on = asyncio.Event()
 
     async def answer(peer: Peer) -> None:
@@ -99,8 +93,8 @@ async def test_50_running_streams_do_not_notice_a_reload(tmp_path: Path, session
             events = await viewer
             assert ending(events) == ("complete", None)
             assert text(events) == "onetwothreefourfive"
-            sid = messages(events)[0].id.rpartition("-")[0]  # type: ignore[union-attr]
             ids = [event.id for event in events if event.id is not None]
+            sid = ids[0].rpartition("-")[0]
             assert ids == [f"{sid}-{number}" for number in range(1, 8)]
 
         systems = [orjson.loads(request.body)["messages"][0]["content"] for request in ollama.asked("/api/chat")]
@@ -117,12 +111,12 @@ async def test_50_running_streams_do_not_notice_a_reload(tmp_path: Path, session
         (
             [],
             {"gateway.toml": "[presets.translate]\nprompt = 'Into French.'\n"},
-            "gateway.toml: presets.translate.prompt: must contain {prompt}, the place of what the user wrote.",
+            "gateway.toml: presets.translate.prompt: must contain {prompt}, which stands for the user's text.",
         ),
         (
             ["--config=my.toml"],
             {"my.toml": "[presets.translate]\nsytem = 'x'\n"},
-            "my.toml: presets.translate.sytem: is not known here.",
+            "my.toml: presets.translate.sytem: is not a known field.",
         ),
         (["--default-preset=x"], {}, 'GATEWAY_DEFAULT_PRESET: there is no preset "x".'),
         (
@@ -169,6 +163,7 @@ async def f(request):
 """
 
 
+@pytest.mark.slow
 async def test_hooks_that_never_return_do_not_keep_the_process(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     """SIGTERM ends it, with success, while calls are still in the hook: one waits, one ignores its end, one spins."""
     (tmp_path / "endless.py").write_text(ENDLESS)

@@ -8,13 +8,14 @@ import orjson
 import pytest
 
 from gateway.errors import BadUpstream, Busy, GatewayError, InvalidRequest, ModelNotFound, OllamaError
-from gateway.ollama import Ollama
+from gateway.upstream.client import OllamaClient
 from tests.gateways import Gateway, gateway
 from tests.sse import Event, ending, messages
 from tests.transcripts import NAMES, Transcript, load
 from tests.upstreams import Peer, chunk, head, upstream
 
 COMPLETE = ("complete", None)
+PULLS = {"allow_pull": True, "pull_hosts": "127.0.0.1:35211,127.0.0.1:9"}
 ENDINGS = {
     "chat-done-reason-length": COMPLETE,
     "chat-empty-answer": COMPLETE,
@@ -93,7 +94,7 @@ ENDINGS = {
 }
 
 REFUSED: dict[str, tuple[str, type[GatewayError]]] = {
-    # what is wrong with the request, as the gateway says before Ollama could; and what Ollama's own refusal means
+    # how the gateway's own refusal begins, and what Ollama's refusal would mean
     "error-bad-format-500": ("format: ", OllamaError),
     "error-bad-format-generate-500": ("format: ", OllamaError),
     "error-bad-json-chat-400": ("The body is not valid JSON", OllamaError),
@@ -108,9 +109,9 @@ REFUSED: dict[str, tuple[str, type[GatewayError]]] = {
 }
 
 NO_STREAM = {
-    # the gateway POSTs, always
+    # the gateway always uses POST
     "error-method-not-allowed-405",
-    # answers to questions, not streams: models, server, and what the gateway never asks
+    # these are no streams: they tell of models or the server, or are never asked for by the gateway
     "copy",
     "create-from-gguf-stream",
     "create-missing-blob",
@@ -142,7 +143,7 @@ def test_every_transcript_is_here() -> None:
 
 
 def pieces(transcript: Transcript) -> list[bytes]:
-    """What was on the wire: the head, and each chunk or read."""
+    """The pieces that were on the wire: the head, and each chunk or read."""
     if transcript.status is None:
         return []
     if transcript.framing == "content-length":
@@ -168,7 +169,7 @@ async def ask(gw: Gateway, transcript: Transcript) -> list[Event]:
     """The events of the recorded request."""
     body = transcript.request_json
     if transcript.path == "/api/pull":
-        return await gw.read(f"/api/streams/{await gw.start(pull=body)}")
+        return await gw.read(f"/api/streams/{await gw.start(pull=passed_on(transcript))}")
     return await gw.read(transcript.path, json=body)
 
 
@@ -194,10 +195,10 @@ def check(transcript: Transcript, events: list[Event]) -> None:
 @pytest.mark.parametrize("name", ENDINGS)
 async def test_replay(name: str) -> None:
     transcript = load(name)
-    async with upstream(Replay(transcript)) as ollama, gateway(ollama.url, allow_pull=True) as gw:
+    async with upstream(Replay(transcript)) as ollama, gateway(ollama.url, **PULLS) as gw:
         check(transcript, await ask(gw, transcript))
         (request,) = ollama.asked(transcript.path)
-        assert orjson.loads(request.body) == without_stream(transcript.request_json)
+        assert orjson.loads(request.body) == passed_on(transcript)
 
 
 @pytest.mark.parametrize("name", ENDINGS)
@@ -207,20 +208,22 @@ async def test_replay_cut_anywhere(name: str) -> None:
     replay = Replay(transcript)
     wire = b"".join(replay.pieces)
     random_cuts = random.Random(name)
-    async with upstream(replay) as ollama, gateway(ollama.url, allow_pull=True) as gw:
+    async with upstream(replay) as ollama, gateway(ollama.url, **PULLS) as gw:
         for count in (2, 50, 50, min(len(wire), 2000)):
             cuts = [0, *sorted(random_cuts.sample(range(len(wire) + 1), min(count, len(wire)))), len(wire)]
             replay.pieces = [wire[begin:end] for begin, end in pairwise(cuts)]
             check(transcript, await ask(gw, transcript))
 
 
-def without_stream(body: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in body.items() if name != "stream"}
+def passed_on(transcript: Transcript) -> dict[str, object]:
+    """What the gateway passes on of a recorded body."""
+    dropped = {"stream", "insecure"} if transcript.path == "/api/pull" else {"stream"}
+    return {name: value for name, value in transcript.request_json.items() if name not in dropped}
 
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_the_gateway_refuses_first(name: str) -> None:
-    """What Ollama would refuse for its form never gets there, and the answer names the field."""
+    """A body that Ollama would refuse for its form never gets there, and the error names the field."""
     transcript = load(name)
     async with upstream(Replay(transcript)) as ollama, gateway(ollama.url, allow_pull=True) as gw:
         path, body = transcript.path, transcript.request_body
@@ -240,10 +243,10 @@ async def test_meaning_of_refusals_the_gateway_prevents(name: str) -> None:
 
 
 async def refusal(transcript: Transcript) -> GatewayError:
-    """What the client of Ollama makes of a recorded refusal."""
+    """The error that the client of Ollama makes of a recorded refusal."""
     async with (
         upstream(Replay(transcript)) as server,
-        Ollama(server.url, connect_timeout=5, query_timeout=5, max_line=2**20) as ollama,
+        OllamaClient(server.url, connect_timeout=5, query_timeout=5, max_line=2**20) as ollama,
     ):
         with pytest.raises(GatewayError) as raised:
             await anext(ollama.lines(transcript.path, transcript.request_body))
@@ -264,7 +267,7 @@ async def refusal(transcript: Transcript) -> GatewayError:
         ("error-queue-full-chat-503", Busy, 503, True, "server busy, please try again."),
         ("error-model-not-found-chat-404", ModelNotFound, 404, False, "model 'nope' not found"),
         ("error-host-not-allowed-chat-403", OllamaError, 403, False, "Ollama refuses requests from the gateway"),
-        ("error-wrong-type-chat-400", OllamaError, 400, False, "Ollama could not make sense of the request's JSON."),
+        ("error-wrong-type-chat-400", OllamaError, 400, False, "Ollama could not read the request's JSON."),
         ("error-unknown-path-404", BadUpstream, 502, False, "The server at GATEWAY_OLLAMA_URL answered 404"),
         ("error-method-not-allowed-405", BadUpstream, 502, False, "The server at GATEWAY_OLLAMA_URL answered 405"),
     ],

@@ -6,22 +6,20 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.demo import Simulator
-from gateway.replicas import LOST_SECONDS
+from gateway.replicas.replica import LOST_SECONDS
+from tests.asks import STORY, STORY_PATH, quick
 from tests.gateways import Gateway
 from tests.redis_server import Redis
-from tests.replicas import in_process, until
-from tests.sse import Event, ending, messages
-
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Write a long story"}]}
-
-
-def numbered(events: list[Event]) -> list[Event]:
-    return [event for event in events if event.id]
+from tests.replicas import in_process
+from tests.sse import Event, ending, messages, numbered
+from tests.test_keys import KEYS
+from tests.test_pulls import check_who_stops
+from tests.waits import until
 
 
 @pytest.fixture
 def simulator() -> Simulator:
-    return Simulator(token_rate=100, load_seconds=0, prompt_seconds=0, parallel=64)
+    return quick(token_rate=100, parallel=64)
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ async def pair(simulator: Simulator, redis: Redis) -> AsyncIterator[list[Gateway
 async def test_any_replica_reads_a_stream(pair: list[Gateway], simulator: Simulator) -> None:
     """Live, late and again after the end: the same events, byte for byte, from one run of the model."""
     here, there = pair
-    sid = await here.start(chat=CHAT | {"options": {"num_predict": 60}}, resume_window=30)
+    sid = await here.start(chat=STORY | {"options": {"num_predict": 60}}, resume_window=30)
     live = await asyncio.gather(*(gw.read(f"/api/streams/{sid}") for gw in (here, there, there)))
     late = [await gw.read(f"/api/streams/{sid}") for gw in (here, there)]
     assert ending(live[0]) == ("complete", None)
@@ -45,9 +43,9 @@ async def test_any_replica_reads_a_stream(pair: list[Gateway], simulator: Simula
 
 
 async def test_a_reconnect_goes_on_at_another_replica(pair: list[Gateway], simulator: Simulator) -> None:
-    """Also by the one-shot address, and when the other replica has not yet heard of what was seen last."""
+    """It may use the one-shot's URL, and have seen an event that the other replica has not yet heard of."""
     here, there = pair
-    path = "/api/chat?model=llama3.2&prompt=Write+a+long+story&resume_window=30&options.num_predict=100"
+    path = STORY_PATH + "&resume_window=30&options.num_predict=100"
     seen: list[Event] = []
     for turn in range(20):
         headers = {"Last-Event-ID": seen[-1].id or ""} if seen else {}
@@ -66,7 +64,7 @@ async def test_a_reconnect_goes_on_at_another_replica(pair: list[Gateway], simul
 
 async def test_a_stop_reaches_the_replica_that_runs_it(pair: list[Gateway], simulator: Simulator) -> None:
     here, there = pair
-    sid = await here.start(chat=CHAT)
+    sid = await here.start(chat=STORY)
     async with here.open(f"/api/streams/{sid}") as near, there.open(f"/api/streams/{sid}") as far:
         await near.next()
         await far.next()
@@ -90,9 +88,9 @@ async def test_a_stream_that_nobody_knows(pair: list[Gateway]) -> None:
 
 
 async def test_the_last_viewer_at_another_replica_leaves(pair: list[Gateway], simulator: Simulator) -> None:
-    """It counts as the last one of all: the model is free at once."""
+    """With no viewer left anywhere, the model is free at once."""
     here, there = pair
-    sid = await here.start(chat=CHAT)
+    sid = await here.start(chat=STORY)
     async with here.open(f"/api/streams/{sid}") as near, there.open(f"/api/streams/{sid}") as far:
         await near.next()
         await far.next()
@@ -105,18 +103,28 @@ async def test_the_last_viewer_at_another_replica_leaves(pair: list[Gateway], si
 
 async def test_a_viewer_at_another_replica_keeps_it_running(pair: list[Gateway], simulator: Simulator) -> None:
     here, there = pair
-    sid = await here.start(chat=CHAT | {"options": {"num_predict": 50}})
+    sid = await here.start(chat=STORY | {"options": {"num_predict": 50}})
     async with there.open(f"/api/streams/{sid}") as events:
         assert ending([event async for event in events]) == ("complete", None)
     assert len(simulator.requests) == 1
 
 
+async def test_a_burst_of_starts_and_readers_is_served(redis: Redis) -> None:
+    """More at once than there are connections to Redis: they wait for one another, and none is refused."""
+    simulator = quick(parallel=600)
+    async with in_process(simulator, redis, 2, max_active=300, max_queued=300) as (here, there):
+        sids = await asyncio.gather(*(here.start(chat=STORY | {"options": {"num_predict": 3}}) for _ in range(250)))
+        readings = await asyncio.gather(*(there.read(f"/api/streams/{sid}") for sid in sids))
+        assert {ending(events) for events in readings} == {("complete", None)}
+
+
 async def test_status_is_seen_at_another_replica(redis: Redis) -> None:
-    simulator = Simulator(token_rate=0, load_seconds=1.5, prompt_seconds=0)
+    simulator = quick(load_seconds=1.5)
     async with in_process(simulator, redis, 2, status_interval=0.2) as (here, there):
-        sid = await here.start(chat=CHAT)
+        sid = await here.start(chat=STORY)
         events = await there.read(f"/api/streams/{sid}")
-        assert [event.json["phase"] for event in events if event.name == "status"][:3] == ["loading"] * 3
+        phases = [event.json["phase"] for event in events if event.name == "status"]
+        assert phases[:4] == ["starting", *["loading"] * 3]
         assert ending(events) == ("complete", None)
 
 
@@ -126,14 +134,14 @@ def connections(redis: Redis) -> list[str]:
 
 
 async def test_one_reader_of_redis_for_all_viewers(pair: list[Gateway], redis: Redis, simulator: Simulator) -> None:
-    """However many streams and viewers: one connection of each replica waits for news, and one sends commands."""
+    """However many viewers: one connection of each replica reads, and each stream is looked up once."""
     here, there = pair
-    sids = [await here.start(chat=CHAT | {"options": {"num_predict": 100}}) for _ in range(5)]
+    sids = [await here.start(chat=STORY | {"options": {"num_predict": 100}}) for _ in range(5)]
     before = len(connections(redis))
     viewers = [asyncio.create_task(there.read(f"/api/streams/{sid}")) for sid in sids for _ in range(20)]
-    await until(lambda: there.state["streams"].viewers == 100)
+    await until(lambda: there.state["streams"].running.viewers == 100)
     assert sum("cmd=xread" in each for each in connections(redis)) == 2
-    assert len(connections(redis)) <= before + 4
+    assert len(connections(redis)) <= before + 4 + len(sids)
     whole = await asyncio.gather(*viewers)
     for number, events in enumerate(whole):
         assert numbered(events) == numbered(whole[number // 20 * 20])
@@ -141,16 +149,37 @@ async def test_one_reader_of_redis_for_all_viewers(pair: list[Gateway], redis: R
     assert len(simulator.requests) == 5
 
 
-async def test_every_key_goes_by_itself(redis: Redis, simulator: Simulator) -> None:
-    """At any moment each has a time to live, and what has ended leaves nothing."""
+async def test_every_key_expires(redis: Redis, simulator: Simulator) -> None:
+    """Each always has a time to live, and ended streams leave nothing."""
     async with in_process(simulator, redis, 2, max_active=2, retain_seconds=0) as (here, there):
-        sids = [await gw.start(chat=CHAT | {"options": {"num_predict": 50}}) for gw in (here, there) * 3]
+        sids = [await gw.start(chat=STORY | {"options": {"num_predict": 50}}) for gw in (here, there) * 3]
         viewers = [asyncio.create_task(here.read(f"/api/streams/{sid}")) for sid in sids]
         while not all(viewer.done() for viewer in viewers):
             assert min(redis.keys().values()) > 0, redis.keys()
             await asyncio.sleep(0.05)
         for viewer in viewers:
             assert ending(await viewer) == ("complete", None)
-        assert redis.run("ZCARD", "gateway:active") == 0
+        await until(lambda: not [name for name in redis.run("HKEYS", "gateway:line") if name])
         await until(lambda: not redis.run("KEYS", "gateway:log:*"), LOST_SECONDS + 2)
-    assert set(redis.keys()) <= {"gateway:turns"}
+    assert set(redis.keys()) <= {"gateway:line", "gateway:turns"}
+
+
+async def test_two_deployments_share_a_redis(redis: Redis, simulator: Simulator) -> None:
+    """Neither sees the other's streams, slots or keys."""
+    async with (
+        in_process(quick(token_rate=5), redis, 1, max_active=1, max_queued=0, redis_prefix="one:") as [one],
+        in_process(simulator, redis, 1, max_active=1, max_queued=0, redis_prefix="two:") as [two],
+        one.open(STORY_PATH) as events,
+    ):
+        sid = (await events.next("meta")).json["id"]
+        assert ending(await two.read(STORY_PATH)) == ("complete", None)
+        async with two.session.get(f"{two.url}/api/streams/{sid}") as response:
+            assert response.status == 404
+        lives = redis.keys()
+        assert {name.partition(":")[0] for name in lives} == {"one", "two"}
+
+
+async def test_who_joins_a_pull_cannot_stop_it_at_another_replica_either(redis: Redis) -> None:
+    simulator = Simulator(pull_seconds=300)
+    async with in_process(simulator, redis, 2, allow_pull=True, api_keys=KEYS) as (here, there):
+        await check_who_stops(here, there)

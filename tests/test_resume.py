@@ -8,10 +8,11 @@ import orjson
 import pytest
 
 from gateway.demo import Simulator
+from tests.asks import chat, quick
 from tests.gateways import Gateway, gateway
 from tests.raw import RawStream
 from tests.servers import serve
-from tests.sse import Event, ending, messages, text
+from tests.sse import Event, ending, messages, numbered, text
 
 GENERATIONS = 500
 AT_ONCE = 40
@@ -19,12 +20,12 @@ PROMPTS = ["Hello", "Show me a table", "Write some code", "Tell me about bridges
 
 
 async def cut_client(url: str, path: str, chance: random.Random, cuts: int) -> list[Event]:
-    """Every event that a client gets which is cut `cuts` times, and reconnects with the last id it has seen."""
+    """Every event that a client gets that is cut `cuts` times and reconnects with the last id that it has seen."""
     seen: list[Event] = []
     last_id: str | None = None
 
     def found(stream: RawStream) -> bool:
-        """Far enough to be cut: a one-shot stream can only be found again by an id."""
+        """Whether the client may be cut now: only by an id can it find a one-shot's stream again."""
         return stream.received >= goal and bool(last_id or stream.last_id)
 
     for turn in range(cuts + 1):
@@ -43,7 +44,7 @@ async def cut_client(url: str, path: str, chance: random.Random, cuts: int) -> l
                 goal = chance.randrange(1, 12_000)
                 await stream.read(found, at_most=chance.randrange(1, 900))
                 stream.cut()
-            seen += [event for event in stream.events if event.id]
+            seen += numbered(stream.events)
             last_id = stream.last_id or last_id
     return seen
 
@@ -57,12 +58,12 @@ async def check(gw: Gateway, ollama: str, number: int, seed: int) -> None:
         query = "&".join(f"options.{name}={value}" for name, value in options.items())
         path = f"/api/chat?model=llama3.2&resume_window=60&prompt={quote(prompt)}&{query}"
     else:
-        body = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt}], "options": options}
+        body = chat(prompt, options=options)
         path = f"/api/streams/{await gw.start(chat=body, resume_window=60)}"
     got = await cut_client(gw.url, path, chance, cuts)
     assert got[0].id
     sid = got[0].id.partition("-")[0]
-    uncut = [event for event in await gw.read(f"/api/streams/{sid}") if event.id]
+    uncut = numbered(await gw.read(f"/api/streams/{sid}"))
     assert got == uncut, f"seed {seed}, generation {number}"
     assert [event.id for event in got] == [f"{sid}-{seq}" for seq in range(1, len(got) + 1)]
     assert ending(got) == ("complete", None)
@@ -70,7 +71,7 @@ async def check(gw: Gateway, ollama: str, number: int, seed: int) -> None:
 
 
 async def check_all(gw: Gateway, ollama: str, simulator: Simulator, count: int, seed: int) -> None:
-    """So many generations, `AT_ONCE` at a time; each is asked of the model once."""
+    """Check `count` generations, `AT_ONCE` at a time; the model is asked once for each."""
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int) -> None:
@@ -86,25 +87,26 @@ async def check_all(gw: Gateway, ollama: str, simulator: Simulator, count: int, 
 
 async def direct(gw: Gateway, ollama: str, prompt: str, options: dict[str, int]) -> str:
     """The same answer straight from a simulator, without a gateway."""
-    body = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt}], "options": options}
+    body = chat(prompt, options=options)
     async with gw.session.post(ollama + "/api/chat", json=body) as response:
         lines = (await response.read()).splitlines()
     return "".join(orjson.loads(line)["message"]["content"] for line in lines)
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_cut_anywhere_and_reconnected_the_answer_is_the_uncut_one() -> None:
     """500 generations, each cut 0 to 5 times at any byte, by FIN or RST, resumed by header or by query."""
     seed = random.randrange(2**32)
     simulator = Simulator(token_rate=400, load_seconds=0.05, prompt_seconds=0.01, parallel=64)
-    twin = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, parallel=GENERATIONS)
+    twin = quick(parallel=GENERATIONS)
     limits = {"max_active": 64, "max_queued": 500, "retain_seconds": 600}
     async with serve(twin.app) as ollama, gateway(simulator, **limits) as gw:
         await check_all(gw, ollama, simulator, GENERATIONS, seed)
 
 
 async def test_a_reconnect_after_the_end_is_told_to_stop() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator) as gw:
         path = "/api/chat?model=llama3.2&prompt=Hi"
         events = await gw.read(path)
@@ -115,7 +117,7 @@ async def test_a_reconnect_after_the_end_is_told_to_stop() -> None:
 
 
 async def test_a_reader_that_missed_only_the_end_gets_only_the_end() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator) as gw:
         events = await gw.read("/api/chat?model=llama3.2&prompt=Hi")
         terminal = messages(events)[-1].id
@@ -131,7 +133,7 @@ async def test_a_reader_that_missed_only_the_end_gets_only_the_end() -> None:
         "-",
         "{sid}",
         "{sid}-",
-        "{sid}-0",
+        "{sid}-00",
         "{sid}-01",
         "{sid}--1",
         "{sid}-99999",
@@ -140,7 +142,7 @@ async def test_a_reader_that_missed_only_the_end_gets_only_the_end() -> None:
     ],
 )
 async def test_a_forged_id_gets_an_error_and_nobody_s_data(last_event_id: str) -> None:
-    simulator = Simulator(token_rate=20, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=20)
     async with gateway(simulator) as gw, gw.open("/api/chat?model=llama3.2&prompt=Hi") as events:
         sid = (await events.next("meta")).json["id"]
         await events.next()

@@ -1,11 +1,9 @@
-"""Who may not get in: foreign hosts and origins, and what is hidden in names, headers, ids and answers."""
+"""Foreign hosts and origins are refused, and nothing hidden in names, headers, ids or answers does harm."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -14,15 +12,14 @@ import orjson
 import pytest
 from yarl import URL
 
-from gateway.demo import Simulator
-from gateway.events import parse_event_id
-from gateway.responses import SECURITY_HEADERS
-from gateway.security import SESSION_COOKIE
+from gateway.dialects.events import parse_event_id
+from gateway.web.keys import SESSION_COOKIE
+from gateway.web.responses import SECURITY_HEADERS
+from tests.asks import CHAT, quick
 from tests.gateways import Gateway, gateway
 from tests.sse import Event, ending, is_terminal, messages
 from tests.upstreams import ONCE_DONE, Upstream, says, streams, token, upstream, whole
 
-CHAT = "/api/chat?model=m&prompt=x"
 BREAKS = "\r\n\r\nevent: end\r\ndata: {}\n\n\u2028\u2029\x85\x00\x0bid: 1"
 """Whatever some reader takes for the end of a line."""
 
@@ -45,7 +42,7 @@ async def status(gw: Gateway, method: str = "GET", path: str = CHAT, **headers: 
 
 
 async def raw(gw: Gateway, request: bytes) -> bytes:
-    """All of the answer to these very bytes."""
+    """The whole answer to exactly these bytes."""
     address = urlsplit(gw.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
@@ -79,7 +76,7 @@ async def raw(gw: Gateway, request: bytes) -> bytes:
     ],
 )
 async def test_a_name_that_dns_can_make_point_here_is_refused(host: str) -> None:
-    """Rebinding makes a foreign page same-origin: no Origin and no Sec-Fetch-Site tells it, only its Host does."""
+    """Rebinding makes a foreign page same-origin, so that only its Host gives it away."""
     async with scripted() as (gw, ollama):
         for method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS"):
             for path in (CHAT, "/api/streams/x", "/", "/static/index.html", "/healthz", "/metrics", "/nothing"):
@@ -166,7 +163,7 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko
     ],
 )
 async def test_on_plain_http_a_browser_must_tell_its_page(referer: str | None, expected: int) -> None:
-    """There it sends no Sec-Fetch-Site. Another site's page can hide its Referer, which is why none is refused too."""
+    """There it sends no Sec-Fetch-Site, and another site's page can hide its Referer: so none is refused, too."""
     lan = {"Host": "192.168.1.5:8000", "User_Agent": BROWSER}
     if referer is not None:
         lan["Referer"] = referer
@@ -175,7 +172,7 @@ async def test_on_plain_http_a_browser_must_tell_its_page(referer: str | None, e
             assert (await status(gw, path=path, **lan))[0] == expected
         assert bool(ollama.requests) is (expected == 200)
         for path in ("/", "/api/presets", "/healthz"):
-            assert (await status(gw, path=path, **lan))[1] != "forbidden_origin"  # which start nothing
+            assert (await status(gw, path=path, **lan))[1] != "forbidden_origin"  # these paths start nothing
         assert await status(gw, Host="192.168.1.5:8000", User_Agent="curl/8.5.0") == (200, "")
 
 
@@ -203,7 +200,7 @@ PREFLIGHT = {
 
 
 async def test_a_preflight_allows_what_clients_need_and_starts_nothing() -> None:
-    async with scripted(api_keys="ada:0123456789abcdef") as (gw, ollama):  # which no preflight can send
+    async with scripted(api_keys="ada:0123456789abcdef") as (gw, ollama):  # no preflight can send a key
         for path in (CHAT, "/api/streams", "/api/streams/x"):
             for method in ("GET", "POST", "DELETE"):
                 headers = PREFLIGHT | {"Origin": "http://localhost:3000", "Access-Control-Request-Method": method}
@@ -241,7 +238,7 @@ async def test_everything_has_the_security_headers() -> None:
             ("GET", "/static/js/main.js", {}),
             ("GET", "/static/js/main.js", {"If-None-Match": etag}),
             ("GET", "/static/nothing", {}),
-            ("GET", "/static/js/main.js", {"Range": "bytes=0-9"}),
+            ("GET", "/static/index.html", {"Range": "bytes=0-9"}),
             ("GET", "/openapi.json", {}),
             ("GET", "/healthz", {}),
             ("GET", "/readyz", {}),
@@ -282,7 +279,7 @@ async def start(gw: Gateway, headers: dict[str, str]) -> str:
 
 
 async def read_strictly(gw: Gateway, path: str, body: object = None) -> list[Event]:
-    """By the strict reader, which objects to every byte that is not as it must be."""
+    """Read a stream by the strict reader, which objects to every byte that is out of place."""
     return await gw.read(path, json=body, headers={"Accept": "text/event-stream"})
 
 
@@ -293,7 +290,8 @@ async def test_what_a_client_says_forges_no_event(route: str) -> None:
     async with scripted(echo, ONCE_DONE) as (gw, ollama):
         # NUL cannot stand in a URL's text, but its code can
         asked = await read_strictly(gw, f"/api/{route}?model={quote(BREAKS)}&prompt={quote(BREAKS)}")
-        posted = await read_strictly(gw, f"/api/{route}", {"model": BREAKS, "prompt": BREAKS, "messages": []})
+        said = {"messages": [{"role": "user", "content": BREAKS}]} if route == "chat" else {"prompt": BREAKS}
+        posted = await read_strictly(gw, f"/api/{route}", {"model": BREAKS, **said})
         for events in (asked, posted):
             assert ending(events) == ("complete", None)
             assert [event.name for event in events if event.name != "status"] == ["meta", "message", "message", "end"]
@@ -343,7 +341,7 @@ async def test_what_an_error_quotes_forges_no_event(query: str) -> None:
     ],
 )
 async def test_what_ollama_says_forges_no_event(line: bytes) -> None:
-    """One event for a line that is a JSON object, and one error for all that is none."""
+    """A line that is a JSON object makes one event, and anything else makes one error."""
     async with scripted(token("before"), line, ONCE_DONE) as (gw, _):
         events = await read_strictly(gw, CHAT)
     ending(events)
@@ -373,7 +371,7 @@ async def test_a_request_id_is_taken_over_only_when_it_is_a_plain_word(given: st
 
 
 async def test_no_header_can_be_slipped_in() -> None:
-    """Nothing that a client sends stands in a header, save a request id that is a plain word."""
+    """Nothing that a client sends stands in a header, except a request id that is a plain word."""
     async with scripted() as (gw, _):
         for path in (
             "/api/chat%0d%0aX-Evil:%201/",
@@ -440,38 +438,6 @@ async def test_no_cookie_holds_the_loop(cookie: str) -> None:
         assert await status(gw, Cookie=cookie) == (401, "unauthorized")
 
 
-def many(before: bytes, item: bytes, after: bytes, number: int) -> bytes:
-    return before + b",".join([item] * number) + after
-
-
-@pytest.mark.parametrize(
-    ("route", "body"),
-    [
-        ("chat", many(b'{"messages":[', b"{}", b"]}", 900_000)),
-        ("chat", many(b'{"messages":[{"role":"u","images":[', b"1", b"]}]}", 900_000)),
-        ("chat", many(b'{"messages":[{"role":"u","tool_calls":[', b"{}", b"]}]}", 900_000)),
-        ("chat", many(b'{"tools":[', b"1", b"]}", 900_000)),
-        ("generate", many(b'{"images":[', b"1", b"]}", 900_000)),
-        ("generate", many(b'{"context":[', b'""', b"]}", 900_000)),
-        ("streams", many(b'{"chat":{},"variables":{"a":1', b'"b":1', b"}}", 900_000).replace(b'1"b"', b'1,"b"', 1)),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value[:24].decode(),
-)
-@pytest.mark.timeout(30)
-async def test_no_body_holds_the_loop(route: str, body: bytes) -> None:
-    """Collecting an error for each item took more than a minute and gigabytes."""
-    async with scripted() as (gw, ollama), gw.session.post(gw.url + f"/api/{route}", data=BytesIO(body)) as response:
-        assert (response.status, (await response.json())["code"]) == (422, "invalid_request")
-        assert ollama.requests == []
-
-
-async def test_the_number_of_values_is_bounded() -> None:
-    """Each may cost a hundred times its bytes in memory."""
-    body = many(b'{"x":[', b"[]", b"]}", 1_000_002)
-    async with scripted() as (gw, _), gw.session.post(gw.url + "/api/chat", data=BytesIO(body)) as response:
-        assert (response.status, (await response.json())["code"]) == (413, "too_large")
-
-
 # Limits of one request
 
 PICTURE = "iVBORw0KGgo="
@@ -502,10 +468,11 @@ PICTURE = "iVBORw0KGgo="
 async def test_limits_of_a_request(
     setting: str, limit: int, route: str, fits: dict[str, Any], is_more: dict[str, Any]
 ) -> None:
-    """What is just at a limit passes; one more is refused by an error that names the setting."""
+    """A request at a limit passes; one more is refused by an error that names the setting."""
     async with scripted(**{setting: limit}) as (gw, ollama):
         assert ending(await gw.read(f"/api/{route}", json={"model": "m"} | fits)) == ("complete", None)
         seen = len(ollama.asked(f"/api/{route}"))
+        is_more |= {"model": "m"}
         for path, body in ((f"/api/{route}", is_more), ("/api/streams", {route: is_more})):
             async with gw.session.post(gw.url + path, json=body) as response:
                 error = await response.json()
@@ -521,19 +488,9 @@ async def test_limits_hold_for_what_event_source_asks() -> None:
         assert ending(events) == ("error", "too_large")
 
 
-async def test_limits_hold_for_fields_that_are_not_checked() -> None:
-    """A field of the other kind passes to Ollama unread; no form of it is a crash."""
-    async with scripted(max_messages=1, max_images=1, max_prompt_chars=1) as (gw, _):
-        for value in (1, "xx", None, [1], [[1, 2]], {"a": 1}):
-            for route, field in (("generate", "messages"), ("chat", "images"), ("chat", "prompt")):
-                body = json.dumps({"model": "m", field: value})
-                async with gw.session.post(gw.url + f"/api/{route}", data=body) as response:
-                    assert response.status in (200, 413)
-
-
 async def test_a_simulated_conversation_is_far_below_every_limit() -> None:
-    """The defaults are for people."""
-    async with gateway(Simulator(load_seconds=0, prompt_seconds=0, token_rate=0)) as gw:
+    """People never come near the default limits."""
+    async with gateway(quick()) as gw:
         turn = [{"role": "user", "content": "word " * 500}, {"role": "assistant", "content": "word " * 500}]
         body = {
             "model": "gemma3",

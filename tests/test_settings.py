@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import ConfigurationError, Settings, load, ollama_url, unknown_variables
+from gateway.settings import ConfigurationError, Settings, load, unknown_variables
+from gateway.upstream.address import ollama_url
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def test_defaults_are_the_contract() -> None:
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flag over environment over `.env` over `gateway.toml` over the default: one that goes uncovers the next."""
+    """Flag over environment over `.env` over `gateway.toml` over the default: without one, the next holds."""
     (tmp_path / "gateway.toml").write_text("port = 1004\n")
     (tmp_path / ".env").write_text("GATEWAY_PORT=1003\n")
     monkeypatch.setenv("GATEWAY_PORT", "1002")
@@ -174,7 +175,7 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
     ],
 )
 def test_ollama_host(address: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ollama's own tools read it, and a bind address means loopback; the same for the setting."""
+    """OLLAMA_HOST and the setting are read as Ollama's own tools read them; a bind address means loopback."""
     assert ollama_url(address) == url
     monkeypatch.setenv("OLLAMA_HOST", address)
     assert load().upstreams == (url,)
@@ -195,7 +196,7 @@ def test_wrong_ollama_host(address: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("source", ["flag", "environment", "file", "file's list"])
 def test_several_servers(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each as one alone; OLLAMA_HOST, which is one server's, does not count then."""
+    """Each is read like a single one; OLLAMA_HOST, which names one server, does not count then."""
     monkeypatch.setenv("OLLAMA_HOST", "elsewhere")
     arguments: list[str] = []
     match source:
@@ -213,18 +214,27 @@ def test_several_servers(source: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_one_server_and_several_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever they come from: who of both is meant would be a guess. An empty one is not there."""
+    """Wherever they come from, choosing one of them would be a guess. An empty one counts as unset."""
     (tmp_path / "gateway.toml").write_text('ollama_urls = ["gpu1", "gpu2"]\n')
-    with pytest.raises(ConfigurationError, match=r"^GATEWAY_OLLAMA_URL and GATEWAY_OLLAMA_URLS are both set: "):
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_OLLAMA_URL and GATEWAY_OLLAMA_URLS are both set\. "):
         load(["--ollama-url=gpu3"])
     monkeypatch.setenv("GATEWAY_OLLAMA_URL", "")
     assert len(load().upstreams) == 2
 
 
-def test_the_password_of_redis_is_not_shown() -> None:
-    settings = load(["--redis-url=redis://me:s3cret@redis:6379/0"])
-    assert settings.redis_url == "redis://me:s3cret@redis:6379/0"
-    assert settings.summary().endswith(" redis_url=redis://***@redis:6379/0")
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:s3cret@redis:6379/0", "redis://***@redis:6379/0"),
+        ("redis://:s3/cr@et@redis:6379/0", "redis://***@redis:6379/0"),
+        ("redis://redis/0?password=s3cret&x=1", "redis://redis/0?password=***&x=1"),
+        ("unix:///redis.sock?username=s3cret&password=s3cret", "unix:///redis.sock?username=***&password=***"),
+    ],
+)
+def test_the_password_of_redis_is_not_shown(url: str, shown: str) -> None:
+    settings = load([f"--redis-url={url}"])
+    assert settings.redis_url == url
+    assert settings.summary().endswith(f" redis_url={shown}")
 
 
 @pytest.mark.parametrize("url", ["redis", "http://redis:6379", "redis://"])

@@ -10,23 +10,20 @@ import orjson
 import pytest
 from starlette.routing import Mount, Route
 
-from gateway.app import ROUTES, create_app
-from gateway.demo import Simulator
+from gateway.app import create_app
+from gateway.asks.presets import OVERRIDABLE
 from gateway.demo.faults import FAULTS
 from gateway.hooks import HookRequest
-from gateway.presets import OVERRIDABLE
 from gateway.settings import ConfigurationError, load
+from gateway.web.routes.table import ROUTES
 from tests import transcripts
+from tests.asks import quick, with_text
 from tests.gateways import Gateway, gateway
-from tests.sse import ending
-from tests.upstreams import says, upstream, whole
+from tests.sse import ending, messages, text
+from tests.upstreams import says, streams, upstream, whole
 
 TABLE = "Show me a table"
 CHAT = {"messages": [{"role": "user", "content": TABLE}]}
-
-
-def quick() -> Simulator:
-    return Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
 
 
 def write(path: Path, text: str) -> str:
@@ -51,6 +48,23 @@ async def test_a_prompt_alone_is_enough() -> None:
     assert models == ["llama3.2:latest", "qwen3", "gemma3"]
 
 
+@pytest.mark.parametrize("name", ["gemma3", "Gemma3:latest", "registry.ollama.ai/library/gemma3", "absent"])
+async def test_a_model_is_the_same_by_any_of_its_names(tmp_path: Path, name: str) -> None:
+    """In the list, which has it under one, and against a preset that sets it."""
+    config = write(tmp_path / "g.toml", f"[presets.one]\nmodel = '{name}'")
+    async with gateway(quick(), default_model=name, config=config) as gw:
+        async with gw.session.get(gw.url + "/api/models") as response:
+            listed = await response.json()
+        assert listed["default"] == ("absent" if name == "absent" else "gemma3:latest")
+        if name != "absent":
+            for given in ("gemma3:latest", "GEMMA3"):
+                events = await gw.read("/api/chat?preset=one", json=CHAT | {"model": given})
+                assert ending(events) == ("complete", None)
+            async with gw.session.get(gw.url + "/api/models") as response:
+                loaded = [model["name"] for model in (await response.json())["models"] if model["loaded"]]
+            assert loaded == ["gemma3:latest"]
+
+
 async def test_no_model_at_all_is_said() -> None:
     async with (
         upstream(says(), tags=says(whole(200, transcripts.load("tags-empty").body))) as server,
@@ -58,7 +72,7 @@ async def test_no_model_at_all_is_said() -> None:
     ):
         status, body = await error(gw, "/api/chat", CHAT)
         assert (status, body["code"]) == (422, "invalid_request")
-        assert body["error"].startswith("model: is missing, and Ollama has none")
+        assert body["error"].startswith("model: is missing, and Ollama has no model")
         assert not server.asked("/api/chat")
 
 
@@ -66,7 +80,7 @@ TWO = "[presets.one]\nsystem = 'One.'\n[presets.two]\nsystem = 'Two.'\nmodel = '
 
 
 async def test_presets_only(tmp_path: Path) -> None:
-    """Without a preset nothing is asked, by whatever way."""
+    """Without a preset, no way of asking reaches Ollama."""
     simulator = quick()
     async with gateway(simulator, config=write(tmp_path / "g.toml", TWO), presets_only=True) as gw:
         for path, body in [
@@ -100,6 +114,69 @@ async def test_the_default_preset_is_for_a_request_that_names_none(tmp_path: Pat
 def test_a_default_preset_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r'^GATEWAY_DEFAULT_PRESET: there is no preset "three"\.$'):
         create_app(load(["--config", write(tmp_path / "g.toml", TWO), "--default-preset", "three"]))
+
+
+# What counts against GATEWAY_MAX_PROMPT_CHARS
+
+LIMIT = 100
+LONG = f"""
+[presets.long]
+model = "llama3.2"
+system = "{"x" * LIMIT} {{lang}}"
+prompt = "{{prompt}} {"y" * LIMIT} {{lang}}"
+variables = {{ lang = "{"z" * LIMIT}" }}
+format = {{ description = "{"x" * LIMIT}" }}
+"""
+
+
+async def test_every_text_counts(tmp_path: Path) -> None:
+    async with gateway(quick(), max_prompt_chars=LIMIT) as gw:
+        numbers = {"messages": [], "tools": [{"x": [12345] * 50}]}
+        tokens = {"prompt": "Hi", "context": [1] * LIMIT}  # and two characters
+        for place, kind, body in [
+            *with_text("x" * (LIMIT + 1)),
+            ("numbers", "chat", numbers),
+            ("tokens", "generate", tokens),
+        ]:
+            status, answer = await error(gw, f"/api/{kind}", body)
+            assert (status, answer["code"]) == (413, "too_large"), place
+            assert "GATEWAY_MAX_PROMPT_CHARS" in answer["error"]
+
+
+async def test_what_a_preset_says_of_itself_does_not_count(tmp_path: Path) -> None:
+    """What a client writes counts where the preset puts it, a variable as often as it stands there."""
+    simulator = quick()
+    config = write(tmp_path / "g.toml", LONG)
+    async with gateway(simulator, config=config, max_prompt_chars=LIMIT) as gw:
+        fits, longer = "p" * LIMIT, "p" * (LIMIT + 1)
+        for variables in ({}, {"lang": "p" * LIMIT}):
+            sid = await gw.start(generate={"prompt": fits}, preset="long", variables=variables)
+            assert ending(await gw.read(f"/api/streams/{sid}")) == ("complete", None)
+        for asked in (
+            {"generate": {"prompt": longer}},
+            {"chat": {"messages": [{"role": "user", "content": longer}]}},
+            {"chat": CHAT, "variables": {"lang": "v" * 10_000}},
+            {"generate": {"prompt": "Hi"}, "variables": {"lang": "v" * (2 * LIMIT)}},
+        ):
+            status, answer = await error(gw, "/api/streams", asked | {"preset": "long"})
+            assert (status, answer["code"]) == (413, "too_large")
+        assert answer["error"].startswith("The request has 202 prompt characters where its preset puts them, and 100 ")
+    assert len(simulator.requests) == 2
+
+
+async def test_what_a_hook_adds_counts(caplog: pytest.LogCaptureFixture) -> None:
+    simulator = quick()
+    async with gateway(simulator, max_prompt_chars=LIMIT, hook="tests.test_shaping:adds_notes") as gw:
+        assert ending(await gw.read("/api/generate", json={"prompt": "x" * 49})) == ("complete", None)
+        status, answer = await error(gw, "/api/generate", {"prompt": "x" * 52})
+        assert (status, answer["code"]) == (500, "shape_failed")
+    assert len(simulator.requests) == 1
+    (told,) = [each.getMessage() for each in caplog.records if each.name == "gateway.asks.shaping"]
+    assert told.endswith("The request has 102 prompt characters, and 100 are allowed (GATEWAY_MAX_PROMPT_CHARS).")
+
+
+async def adds_notes(request: HookRequest) -> dict[str, Any]:
+    return request.body | {"system": "n" * 50}
 
 
 @pytest.mark.parametrize("asked", [None, True, False])
@@ -164,14 +241,14 @@ async def test_the_preview_is_what_ollama_is_sent(tmp_path: Path) -> None:
 async def test_deep_nesting_is_the_clients_mistake(depth: int) -> None:
     """Never a crash, whichever of reading and writing gives up first."""
     nested = b"[" * depth + b"]" * depth
-    bodies = {
-        "/api/chat": b'{"model":"llama3.2","messages":[],"x":%b}' % nested,
-        "/api/streams": b'{"pull":{"model":"llama3.2","x":%b}}' % nested,
-    }
-    async with gateway(quick(), allow_pull=True, hook="tests.test_shaping:unchanged") as gw:
-        for path, body in bodies.items():
+    asks = [
+        ("/api/chat", b'{"model":"llama3.2","messages":[],"x":%b}' % nested, 200),
+        ("/api/streams", b'{"generate":{"model":"llama3.2","x":%b}}' % nested, 201),
+    ]
+    async with gateway(quick(), hook="tests.test_shaping:unchanged") as gw:
+        for path, body, success in asks:
             async with gw.session.post(gw.url + path, data=body) as response:
-                assert response.status == (422 if depth > 200 else 200 if path == "/api/chat" else 201)
+                assert response.status == (success if depth <= 200 else 422)
                 response.close()
 
 
@@ -225,7 +302,7 @@ def logged() -> Iterator[Everything]:
 
 
 class Recorder:
-    """Asks, and keeps every byte of every answer."""
+    """A client that keeps every byte of every answer."""
 
     def __init__(self, gw: Gateway) -> None:
         self.gw = gw
@@ -244,8 +321,8 @@ class Recorder:
 
 
 async def test_no_response_log_line_metric_or_error_shows_a_system_prompt(logged: Everything, tmp_path: Path) -> None:
-    """Every route, every fault of Ollama, every mistake of a client; then all of it is searched."""
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    """It makes every mistake at every route, with every fault of Ollama; then all of it is searched."""
+    simulator = quick()
     config = write(tmp_path / "g.toml", SECRETS)
     limits = {"connect_timeout": 60, "status_interval": 0.1, "max_line_bytes": 200_000, "max_body_bytes": 100_000}
     async with gateway(simulator, config=config, connect_timeout=60, first_token_timeout=2, idle_timeout=0.3) as gw:
@@ -348,3 +425,44 @@ async def every_route(recorder: Recorder) -> None:
             await recorder.ask(method, path)
     await recorder.ask("POST", "/api/preview", json={"chat": CHAT, "preset": "secret"})
     await recorder.ask("GET", "/metrics")
+
+
+async def adds_a_system_prompt(request: HookRequest) -> dict[str, Any]:
+    if request.kind == "generate":
+        return request.body | {"system": CANARY}
+    return request.body | {"messages": [{"role": "system", "content": CANARY}, *request.body["messages"]]}
+
+
+TELLING = {"context": [1, 2], "_debug_info": {"rendered_template": CANARY}, "prompt": CANARY, "made_up": CANARY}
+
+
+@pytest.mark.parametrize("shaped", ["preset", "hook"])
+async def test_no_answer_tells_the_shaped_prompt(tmp_path: Path, shaped: str) -> None:
+    """A real Ollama puts all of the prompt into `context`, and shows it instead of running when asked to debug."""
+    simulator = quick()
+    settings: dict[str, Any] = {"hook": "tests.test_shaping:adds_a_system_prompt"}
+    ask: dict[str, Any] = {"prompt": TABLE}
+    path = "/api/generate"
+    if shaped == "preset":
+        settings = {"config": write(tmp_path / "g.toml", f"[presets.secret]\nsystem = '{CANARY}'")}
+        path += "?preset=secret"
+    else:
+        ask |= {"_debug_render_only": True}
+    async with gateway(simulator) as gw:
+        plain = await gw.read("/api/generate", json={"prompt": TABLE})
+        assert messages(plain)[-1].json["context"]
+    async with gateway(simulator, **settings) as gw:
+        events = await gw.read(path, json=ask)
+        assert ending(events) == ("complete", None)
+        assert text(events)
+        assert messages(events)[-1].json.keys() == messages(plain)[-1].json.keys() - {"context"}
+        if shaped == "preset":
+            status, refused = await error(gw, path, ask | {"_debug_render_only": True})
+            assert (status, refused["code"]) == (422, "invalid_request")
+
+    said = {"role": "assistant", "content": "on ", "rendered": CANARY}
+    lines = [b"%b\n" % orjson.dumps({"message": said, "done": done, **TELLING}) for done in (False, True)]
+    async with upstream(streams(*lines)) as server, gateway(server.url, default_model="m", **settings) as gw:
+        events = await gw.read(path.replace("generate", "chat"), json=CHAT)
+        shown = [{"message": {"role": "assistant", "content": "on "}, "done": done} for done in (False, True)]
+        assert [event.json for event in messages(events)] == shown

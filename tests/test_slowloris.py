@@ -1,20 +1,22 @@
-"""Connections that hold much or for long: each is bounded, and others are served meanwhile.
-
-A real process, because the bounds are those of its protocol on a real socket.
-"""
+"""Connections that send too much or too slowly: each is bounded, and others are served meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 import pytest
+import uvloop
 
-from gateway.responses import SECURITY_HEADERS
-from tests.processes import Process, process
+from gateway.web.responses import SECURITY_HEADERS
+from gateway.web.server import listen, several
+from tests.gateways import Gateway, gateway
 from tests.sse import Events, ending
 from tests.upstreams import ONCE_DONE, Upstream, silence, streams, token, upstream
 
@@ -23,14 +25,18 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 STREAM = b"GET /api/chat?model=m&prompt=x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
+@pytest.fixture(autouse=True)
+def nothing_failed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert not [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR or record.exc_info]
+
+
 @asynccontextmanager
-async def running(directory: Path, ollama: str = "http://127.0.0.1:9", *flags: str) -> AsyncIterator[Process]:
-    flags = (f"--ollama-url={ollama}", f"--request-timeout={REQUEST_TIMEOUT}", "--log-level=warning", *flags)
-    async with process(directory, *flags) as gateway:
-        yield gateway
-        async with aiohttp.ClientSession() as session, session.get(gateway.url + "/healthz") as response:
+async def running(ollama: str = "http://127.0.0.1:9", /, **settings: Any) -> AsyncIterator[Gateway]:
+    async with gateway(ollama, **({"request_timeout": REQUEST_TIMEOUT} | settings)) as gw:
+        yield gw
+        async with gw.session.get(gw.url + "/healthz") as response:
             assert response.status == 200  # still alive
-        assert not [line for line in gateway.log if "Traceback" in line or "ERROR" in line]
 
 
 class Connection:
@@ -65,8 +71,8 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(gateway: Process) -> AsyncIterator[Connection]:
-    address = urlsplit(gateway.url)
+async def connected(gw: Gateway) -> AsyncIterator[Connection]:
+    address = urlsplit(gw.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
         yield Connection(reader, writer)
@@ -93,9 +99,9 @@ SLOW = {
 
 
 @pytest.mark.parametrize("slow", SLOW)
-async def test_a_slow_request_is_cut_off(tmp_path: Path, slow: str) -> None:
+async def test_a_slow_request_is_cut_off(slow: str) -> None:
     """No byte of it buys time for the next."""
-    async with running(tmp_path) as gateway, connected(gateway) as connection:
+    async with running() as gw, connected(gw) as connection:
         status, code, message = refusal(await connection.drip(SLOW[slow]))
         assert (status, code) == (408, "invalid_request")
         assert "GATEWAY_REQUEST_TIMEOUT" in message
@@ -103,9 +109,9 @@ async def test_a_slow_request_is_cut_off(tmp_path: Path, slow: str) -> None:
 
 @pytest.mark.parametrize("first", [b"", GET], ids=["at once", "after a request"])
 @pytest.mark.parametrize("sent", [b"\r\n", b"\r\n" * 100, b"G"], ids=["CRLF", "CRLFs", "one byte"])
-async def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, first: bytes, sent: bytes) -> None:
-    """An empty line between requests is legal; uvicorn alone takes it for life, for ever."""
-    async with running(tmp_path) as gateway, connected(gateway) as connection:
+async def test_a_connection_that_asks_nothing_is_closed(first: bytes, sent: bytes) -> None:
+    """An empty line between requests is legal, and uvicorn alone would wait for ever after one."""
+    async with running() as gw, connected(gw) as connection:
         await connection.send(first)
         if first:
             await connection.reader.readuntil(b'"ok"}')
@@ -113,23 +119,23 @@ async def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, first: b
         await connection.rest()
 
 
-async def test_a_silent_connection_is_closed_without_a_word(tmp_path: Path) -> None:
+async def test_a_silent_connection_is_closed_without_a_word() -> None:
     """A browser connects ahead of need; an answer to nothing would confuse it."""
-    async with running(tmp_path) as gateway, connected(gateway) as connection:
+    async with running() as gw, connected(gw) as connection:
         assert await connection.rest() == b""
 
 
-async def test_many_silent_and_slow_connections_keep_nobody_waiting(tmp_path: Path) -> None:
+async def test_many_silent_and_slow_connections_keep_nobody_waiting() -> None:
     async with (
         upstream(streams(token("fine"), ONCE_DONE)) as ollama,
-        running(tmp_path, ollama.url, "--request-timeout=60") as gateway,
+        running(ollama.url, request_timeout=60) as gw,
         aiohttp.ClientSession() as session,
     ):
-        address = urlsplit(gateway.url)
+        address = urlsplit(gw.url)
         held = [await asyncio.open_connection(address.hostname, address.port) for _ in range(400)]
         for number, (_, writer) in enumerate(held):
             writer.write(list(SLOW.values())[number % 3] if number % 2 else b"")
-        async with session.get(gateway.url + "/api/chat?model=m&prompt=x") as response:
+        async with session.get(gw.url + "/api/chat?model=m&prompt=x") as response:
             assert ending([event async for event in Events(response)]) == ("complete", None)
         for _, writer in held:
             writer.close()
@@ -137,7 +143,7 @@ async def test_many_silent_and_slow_connections_keep_nobody_waiting(tmp_path: Pa
 
 # What is too much
 
-LIMITS = ("--max-head-bytes=4096", "--max-url-bytes=1000")
+LIMITS: dict[str, Any] = {"max_head_bytes": 4096, "max_url_bytes": 1000}
 
 
 @pytest.mark.parametrize(
@@ -146,46 +152,47 @@ LIMITS = ("--max-head-bytes=4096", "--max-url-bytes=1000")
         (b"GET /?" + b"x" * 1000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "GATEWAY_MAX_URL_BYTES"),
         (b"GET /?" + b"x" * 1000, 414, "GATEWAY_MAX_URL_BYTES"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 4096, 431, "GATEWAY_MAX_HEAD_BYTES"),
-        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 700, 431, "GATEWAY_MAX_HEAD_BYTES"),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 700, 431, "more than 100 headers"),
+        (b"GET / HTTP/1.1\r\n" + (b"a: " + b"b" * 50 + b"\r\n") * 90, 431, "GATEWAY_MAX_HEAD_BYTES"),
         (b"\r\n" * 2100, 431, "GATEWAY_MAX_HEAD_BYTES"),
     ],
-    ids=["URL", "URL without an end", "header", "headers", "empty lines"],
+    ids=["URL", "URL without an end", "header", "many headers", "headers", "empty lines"],
 )
 async def test_a_head_that_is_too_large_is_refused_before_its_end(
-    tmp_path: Path, request_bytes: bytes, status: int, setting: str
+    request_bytes: bytes, status: int, setting: str
 ) -> None:
-    async with running(tmp_path, "http://127.0.0.1:9", *LIMITS) as gateway, connected(gateway) as connection:
+    async with running(**LIMITS) as gw, connected(gw) as connection:
         await connection.send(request_bytes)
         answer = refusal(await connection.rest())
         assert answer[:2] == (status, "too_large")
         assert setting in answer[2]
 
 
-async def test_a_whole_head_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    async with running(tmp_path, "http://127.0.0.1:9", *LIMITS) as gateway, connected(gateway) as connection:
+async def test_a_whole_head_that_is_too_large_is_refused() -> None:
+    async with running(**LIMITS) as gw, connected(gw) as connection:
         await connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 4096 + b"\r\n\r\n")
         assert (await connection.head()).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_the_longest_url_is_answered(tmp_path: Path) -> None:
-    """What the parser can take, no byte less: a prompt stands in it."""
+async def test_the_longest_url_is_answered() -> None:
+    """It is as long as the parser can take, because a prompt stands in it."""
     async with (
         upstream(streams(token("fine"), ONCE_DONE)) as ollama,
-        running(tmp_path, ollama.url) as gateway,
+        running(ollama.url) as gw,
     ):
         before = "/api/chat?model=m&prompt="
         for size, status in ((65_535, b"200"), (65_536, b"414")):
-            async with connected(gateway) as connection:
+            async with connected(gw) as connection:
                 url = before + "x" * (size - len(before))
                 await connection.send(f"GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
                 assert (await connection.rest()).startswith(b"HTTP/1.1 " + status)
 
 
 @pytest.mark.parametrize("endless", [b"a: b\r\n" * 1000, b"a: " + b"b" * 8000], ids=["trailers", "one trailer"])
-async def test_a_body_cannot_go_on_for_ever_without_being_body(tmp_path: Path, endless: bytes) -> None:
-    """Trailers are kept, as headers are, and come after the limit of these; also when the answer is out already."""
-    flags = (*LIMITS, "--request-timeout=60")
-    async with running(tmp_path, "http://127.0.0.1:9", *flags) as gateway, connected(gateway) as connection:
+async def test_a_body_cannot_go_on_for_ever_without_being_body(endless: bytes) -> None:
+    """Trailers are kept like headers, but come after the headers' limit; they are bounded even after the answer."""
+    settings = LIMITS | {"request_timeout": 60}
+    async with running(**settings) as gw, connected(gw) as connection:
         lines = b"POST /api/chat HTTP/1.1", b"Host: x", b"Origin: https://evil.example", b"Transfer-Encoding: chunked"
         await connection.send(b"\r\n".join([*lines, b"", b""]))
         assert (await connection.head()).startswith(b"HTTP/1.1 403 ")
@@ -194,10 +201,10 @@ async def test_a_body_cannot_go_on_for_ever_without_being_body(tmp_path: Path, e
             await connection.rest()
 
 
-async def test_a_large_body_is_no_head(tmp_path: Path) -> None:
+async def test_a_large_body_is_no_head() -> None:
     async with (
         upstream(streams(token("fine"), ONCE_DONE)) as ollama,
-        running(tmp_path, ollama.url, *LIMITS) as gateway,
+        running(ollama.url, **LIMITS) as gw,
         aiohttp.ClientSession() as session,
     ):
 
@@ -207,7 +214,7 @@ async def test_a_large_body_is_no_head(tmp_path: Path) -> None:
                 yield b"x" * 5000
             yield b'"}'
 
-        async with session.post(gateway.url + "/api/generate", data=pieces()) as response:
+        async with session.post(gw.url + "/api/generate", data=pieces()) as response:
             assert ending([event async for event in Events(response)]) == ("complete", None)
 
 
@@ -215,12 +222,12 @@ async def test_a_large_body_is_no_head(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def streaming(directory: Path) -> AsyncIterator[tuple[Upstream, Connection]]:
-    """A connection on which a stream runs that Ollama keeps silent about."""
+async def streaming() -> AsyncIterator[tuple[Upstream, Connection]]:
+    """A connection with a running stream, for which Ollama sends nothing."""
     async with (
         upstream(silence) as ollama,
-        running(directory, ollama.url) as gateway,
-        connected(gateway) as connection,
+        running(ollama.url) as gw,
+        connected(gw) as connection,
     ):
         await connection.send(STREAM)
         await ollama.until(lambda: ollama.open == 1)
@@ -228,37 +235,37 @@ async def streaming(directory: Path) -> AsyncIterator[tuple[Upstream, Connection
         await ollama.until(lambda: ollama.open == 0)
 
 
-async def test_requests_after_each_other_are_answered(tmp_path: Path) -> None:
-    async with running(tmp_path) as gateway, connected(gateway) as connection:
+async def test_requests_after_each_other_are_answered() -> None:
+    async with running() as gw, connected(gw) as connection:
         for _ in range(3):
             await connection.send(GET)
             await connection.reader.readuntil(b'"ok"}')
 
 
 @pytest.mark.parametrize("number", [1, 10_000])
-async def test_a_request_behind_a_running_stream_ends_both(tmp_path: Path, number: int) -> None:
-    """Kept waiting, it would keep the gateway from seeing that the client leaves, and memory besides."""
-    async with streaming(tmp_path) as (_, connection):
+async def test_a_request_behind_a_running_stream_ends_both(number: int) -> None:
+    """If it waited, the gateway would not see that the client leaves, and would keep its bytes."""
+    async with streaming() as (_, connection):
         await connection.send(GET * number)
         assert (await connection.rest()).count(b"HTTP/1.1 ") <= 1
 
 
 @pytest.mark.parametrize("bad", [b"\x00\xff", b"BAD\r\n\r\n", b"\x16\x03\x01"])
-async def test_garbage_behind_a_running_stream_gets_no_answer_into_it(tmp_path: Path, bad: bytes) -> None:
-    async with streaming(tmp_path) as (_, connection):
+async def test_garbage_behind_a_running_stream_gets_no_answer_into_it(bad: bytes) -> None:
+    async with streaming() as (_, connection):
         await connection.head()
         await connection.send(bad)
         assert b"HTTP/1.1" not in await connection.rest()
 
 
-async def test_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
-    async with streaming(tmp_path) as (_, connection):
+async def test_a_client_that_leaves_is_noticed() -> None:
+    async with streaming() as (_, connection):
         connection.writer.close()
 
 
-async def test_a_half_closed_connection_counts_as_left(tmp_path: Path) -> None:
-    """A closed tab looks the same; to Ollama, too, it means that nobody waits any more."""
-    async with streaming(tmp_path) as (_, connection):
+async def test_a_half_closed_connection_counts_as_left() -> None:
+    """A closed tab looks the same, and Ollama, too, takes it for a client that has left."""
+    async with streaming() as (_, connection):
         connection.writer.write_eof()
 
 
@@ -272,18 +279,61 @@ async def test_a_half_closed_connection_counts_as_left(tmp_path: Path) -> None:
     ],
     ids=["HTTP/1.0", "close", "WebSocket", "h2c"],
 )
-async def test_other_ways_to_ask_get_a_stream(tmp_path: Path, request_bytes: bytes) -> None:
+async def test_other_ways_to_ask_get_a_stream(request_bytes: bytes) -> None:
     async with (
         upstream(streams(token("fine"), ONCE_DONE)) as ollama,
-        running(tmp_path, ollama.url) as gateway,
-        connected(gateway) as connection,
+        running(ollama.url) as gw,
+        connected(gw) as connection,
     ):
         await connection.send(request_bytes)
         assert (await connection.head()).startswith(b"HTTP/1.1 200 ")
         await connection.reader.readuntil(b"event: end")
 
 
-async def test_no_server_is_named(tmp_path: Path) -> None:
-    async with running(tmp_path) as gateway, connected(gateway) as connection:
+async def test_no_server_is_named() -> None:
+    async with running() as gw, connected(gw) as connection:
         await connection.send(GET)
         assert b"\r\nserver:" not in (await connection.head()).lower()
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_who_has_left_before_being_accepted_costs_no_request(resets: bool) -> None:
+    async with upstream(silence) as ollama, running(ollama.url) as gw:
+        address = urlsplit(gw.url)
+        for _ in range(20):  # the gateway, in this loop, cannot accept any of them yet
+            with socket.create_connection((address.hostname, address.port)) as sock:
+                sock.sendall(STREAM)
+                if resets:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with gw.session.get(gw.url + "/healthz") as response:  # is accepted after them
+            assert response.status == 200
+        assert not ollama.requests
+        assert not gw.state["streams"].running
+
+
+def test_many_are_accepted_in_one_turn_of_the_loop() -> None:
+    accepted: list[asyncio.BaseTransport] = []
+
+    class Accepting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted.append(transport)
+
+    async def accept() -> int:
+        sock = listen("127.0.0.1", 0, client_timeout=60)
+        create = asyncio.get_running_loop().create_server
+        with ExitStack() as clients:
+            servers = [await create(Accepting, sock=each) for each in several(sock)]
+            for _ in range(40):
+                clients.enter_context(socket.create_connection(sock.getsockname()))
+            turns = 0
+            while len(accepted) < 40:
+                await asyncio.sleep(0)
+                turns += 1
+            for server in servers:
+                server.close()
+            for transport in accepted:
+                transport.close()
+        return turns
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(accept()) < 10

@@ -1,4 +1,4 @@
-"""Several Ollama servers: which one a request goes to, which one next, and what is told of them."""
+"""Several Ollama servers: which one a request goes to, which one is tried next, and what is told of them."""
 
 import asyncio
 import socket
@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from gateway.demo import Simulator
+from tests.asks import CHAT, chat, quick
 from tests.exposition import parse
 from tests.gateways import Gateway, gateway
 from tests.processes import process
@@ -33,7 +34,6 @@ from tests.upstreams import (
     whole,
 )
 
-CHAT = "/api/chat?model=m&prompt=Hi"
 ANSWER = streams(token("a"), ONCE_DONE)
 SHOW = says(whole(200, b'{"capabilities":["completion"]}'))
 VERSION = says(whole(200, b'{"version":"0.33.0"}'))
@@ -45,12 +45,8 @@ def listing(*names: str, **fields: object) -> Answer:
 
 
 async def hang_up(peer: Peer) -> None:
-    """Close the connection instead of an answer."""
+    """Close the connection instead of answering."""
     peer.close()
-
-
-def fast(**settings: Any) -> Simulator:
-    return Simulator(**{"load_seconds": 0, "prompt_seconds": 0, "token_rate": 0, "pull_seconds": 0} | settings)
 
 
 @asynccontextmanager
@@ -61,7 +57,7 @@ async def several(*urls: str, **settings: Any) -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def simulators(*those: Simulator, **settings: Any) -> AsyncIterator[Gateway]:
-    """A gateway in front of these."""
+    """A gateway in front of these simulators."""
     async with AsyncExitStack() as stack:
         urls = [await stack.enter_async_context(serve(each.app)) for each in those]
         yield await stack.enter_async_context(several(*urls, **settings))
@@ -72,8 +68,8 @@ async def get(gw: Gateway, path: str) -> Any:
         return await response.json()
 
 
-async def look(gw: Gateway) -> None:
-    """Have the gateway see what its servers have, however long that takes on a busy machine."""
+async def learn(gw: Gateway) -> None:
+    """Make the gateway learn which models its servers have, however long that takes on a busy machine."""
     assert (await get(gw, "/api/models")).keys() == {"models", "default", "allow_pull"}
 
 
@@ -125,10 +121,10 @@ class Box:
 
 
 async def test_one_of_two_stops_in_the_middle(tmp_path: Path) -> None:
-    """In the real process: who has no first byte yet is answered by the other; who runs is told, once, and not run
-    again. One at a time generates on each server, so that the third and the fourth wait at Ollama, silent.
+    """A request without a first byte is answered by the other server; a running one gets one error and is not run
+    again. Each server generates one answer at a time, so that the third and the fourth wait at Ollama.
     """
-    one, other = (fast(token_rate=40, parallel=1) for _ in range(2))
+    one, other = (quick(token_rate=40, parallel=1) for _ in range(2))
     first, second = Box(one), Box(other)
     async with (
         first,
@@ -151,7 +147,7 @@ async def test_one_of_two_stops_in_the_middle(tmp_path: Path) -> None:
                 return seen
 
         asking = []
-        for number in range(4):  # in this order, so that it is known who waits
+        for number in range(4):  # one after the other, so that it is known which wait
             asking.append(asyncio.create_task(ask(number)))
             await until(lambda: one.running + other.running == len(asking), one, other)
         await begun[0].wait()
@@ -199,11 +195,13 @@ async def test_what_fails_before_the_first_line_is_asked_elsewhere(name: str) ->
         events = await gw.read(CHAT)
         assert ending(events) == ("complete", None)
         assert [event.json["message"]["content"] for event in messages(events)] == ["a", ""]
-        assert len(bad.asked("/api/chat")) == len(good.asked("/api/chat")) == 1
-        assert bad.asked("/api/chat")[0].body == good.asked("/api/chat")[0].body
+        (refused, *again), (answered,) = bad.asked("/api/chat"), good.asked("/api/chat")
+        assert refused.body == answered.body
+        # Without a byte of answer, on a connection that was used before, it may have been closed before it was read.
+        assert len(again) == (name == "closes")
 
 
-async def test_who_cannot_be_reached_is_passed_over(closed_port: str, full_backlog: str) -> None:
+async def test_a_server_that_cannot_be_reached_is_passed_over(closed_port: str, full_backlog: str) -> None:
     async with upstream(ANSWER) as good, several(closed_port, full_backlog, good.url, connect_timeout=0.3) as gw:
         assert ending(await gw.read(CHAT)) == ("complete", None)
 
@@ -221,7 +219,7 @@ async def test_what_is_refused_is_refused(name: str) -> None:
     """The other server would say the same, or is known not to have the model."""
     answer, code = REFUSALS[name]
     async with upstream(answer) as first, upstream(ANSWER) as second, several(first.url, second.url) as gw:
-        await look(gw)
+        await learn(gw)
         assert ending(await gw.read(CHAT)) == ("error", code)
         assert len(first.asked("/api/chat")) == 1
         assert not second.asked("/api/chat")
@@ -259,12 +257,12 @@ async def test_nothing_is_run_again_after_a_first_line(end: Answer) -> None:
         assert not second.asked("/api/chat")
 
 
-async def test_who_leaves_is_not_taken_elsewhere() -> None:
+async def test_a_request_whose_client_leaves_is_not_taken_elsewhere() -> None:
     async with upstream(silence) as first, upstream(ANSWER) as second, several(first.url, second.url) as gw:
         async with gw.open(CHAT):
             await first.until(lambda: first.open == 1)
         await first.until(lambda: first.open == 0)
-        async with gw.open(CHAT) as events:  # and who stops it
+        async with gw.open(CHAT) as events:  # the same when it is stopped
             sid = (await events.next("meta")).json["id"]
             await first.until(lambda: first.open == 1)
             async with gw.session.delete(f"{gw.url}/api/streams/{sid}"):
@@ -274,7 +272,7 @@ async def test_who_leaves_is_not_taken_elsewhere() -> None:
 
 
 async def test_the_first_token_s_time_limit_is_for_all_attempts() -> None:
-    """Most of it passes at the first server. Were it to begin anew at the second, the end would come later."""
+    """Most of it passes at the first server. If it began again at the second, the end would come later."""
 
     async def late(peer: Peer) -> None:
         await asyncio.sleep(1)
@@ -331,33 +329,33 @@ async def load(url: str, model: str) -> None:
 
 
 async def test_loaded_before_installed_before_the_least_busy() -> None:
-    first, second = fast(token_rate=1), fast(token_rate=1)
+    first, second = quick(token_rate=1), quick(token_rate=1)
     del second.models["qwen3:latest"]
     async with serve(first.app) as url, serve(second.app) as other:
         await load(other, "gemma3")
         async with several(url, other, attach_timeout=30) as gw:
-            await look(gw)
+            await learn(gw)
 
             async def place(model: str) -> list[int]:
                 """How many run on each server, after one more of this model."""
                 before = first.running + second.running
-                await gw.start(chat={"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+                await gw.start(chat=chat("Hi", model=model))
                 await until(lambda: first.running + second.running > before, first, second)
                 return [first.running, second.running]
 
             assert await place("gemma3") == [0, 1]  # the only one that has it loaded
-            assert await place("gemma3:latest") == [0, 2]  # busy as it is
+            assert await place("gemma3:latest") == [0, 2]  # although it is busy
             assert await place("qwen3") == [1, 2]  # the only one that has it
             assert await place("qwen3") == [2, 2]
             assert await place("qwen3") == [3, 2]
             assert await place("llama3.2") == [3, 3]  # both have it, and one is less busy
-            assert await place("fault:stall") == [4, 3]  # nobody lists it, and all are as busy: the first
+            assert await place("fault:stall") == [4, 3]  # no server lists it, and both are as busy: the first
             assert await place("fault:stall") == [4, 4]
 
 
 async def test_what_was_just_loaded_is_known() -> None:
-    """A conversation stays where its model was loaded, though that server comes second and nothing is old yet."""
-    first, second = fast(token_rate=2), fast()
+    """A conversation stays where its model was loaded, although it comes second and nothing is old yet."""
+    first, second = quick(token_rate=2), quick()
     async with simulators(first, second) as gw:
         async with gw.open("/api/chat?model=qwen3&prompt=Hi") as events:
             await events.next()
@@ -369,38 +367,38 @@ async def test_what_was_just_loaded_is_known() -> None:
 
 
 async def test_a_server_that_hangs_keeps_nobody_waiting() -> None:
-    """The list of models waits until it counts as down; a request does not, first in the order though it is."""
+    """The list of models waits until it counts as down; a request does not, although it comes first."""
     mute = {"tags": silence, "ps": silence, "version": silence}
     async with (
         upstream(silence, **mute) as first,
         upstream(ANSWER) as second,
         several(first.url, second.url) as gw,
     ):
-        await look(gw)
+        await learn(gw)
         for _ in range(20):
             assert ending(await gw.read(CHAT)) == ("complete", None)
         assert not first.asked("/api/chat")
         assert len(second.asked("/api/chat")) == 20
 
 
-async def test_many_requests_are_one_look() -> None:
-    """What is known is used for a while."""
+async def test_many_requests_are_one_refresh() -> None:
+    """The models that a server has are asked for once in a while."""
     async with (
         upstream(ANSWER, tags=listing("m:latest"), ps=listing("m:latest"), show=SHOW) as first,
         upstream(ANSWER, tags=listing("m:latest"), show=SHOW) as second,
         several(first.url, second.url) as gw,
     ):
-        await asyncio.gather(look(gw), look(gw))
+        await asyncio.gather(learn(gw), learn(gw))
         await asyncio.gather(*(gw.read(CHAT) for _ in range(50)))
         assert len(first.asked("/api/chat")) == 50
-        assert len(first.asked("/api/tags")) == len(second.asked("/api/tags")) == 1
+        assert [len(server.asked("/api/tags")) for server in (first, second)] == [1, 1]
 
 
 async def test_a_pull_updates_a_model_where_it_is_and_can_be_used_at_once() -> None:
-    first, second = fast(token_rate=1), fast()
+    first, second = quick(token_rate=1), quick()
     del first.models["qwen3:latest"]
     async with simulators(first, second, allow_pull=True) as gw:
-        await look(gw)
+        await learn(gw)
         async with gw.open("/api/chat?model=llama3.2&prompt=Hi"):
             await first.until(lambda: first.running == 1)
             for model in ("qwen3", "smollm2"):  # one that is installed, and one for the least busy
@@ -411,14 +409,15 @@ async def test_a_pull_updates_a_model_where_it_is_and_can_be_used_at_once() -> N
         assert models(second) == ["qwen3", "smollm2", "smollm2"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_has_failed_comes_last_until_it_answers_again() -> None:
-    box, other = Box(fast()), fast()
+    box, other = Box(quick()), quick()
     del other.models["qwen3:latest"]
     qwen = "/api/chat?model=qwen3&prompt=Hi"
     async with box, serve(other.app) as url, several(box.url, url) as gw:
         assert ending(await gw.read(qwen)) == ("complete", None)
         await box.off()
-        assert ending(await gw.read(qwen)) == ("error", "ollama_unreachable")  # it, and nobody else, has the model
+        assert ending(await gw.read(qwen)) == ("error", "ollama_unreachable")  # no other server has the model
         assert ending(await gw.read("/api/chat?model=gemma3&prompt=Hi")) == ("complete", None)
         assert models(other)[-1] == "gemma3"
         await box.on()
@@ -428,7 +427,7 @@ async def test_a_server_that_has_failed_comes_last_until_it_answers_again() -> N
 
 
 async def test_status_is_asked_of_the_server_that_works() -> None:
-    """Each of two generations is told by its own server whether its model is loaded."""
+    """Of two generations, each follows its own server's list of loaded models."""
 
     def loaded_later(name: str) -> Answer:
         asked = 0
@@ -445,13 +444,13 @@ async def test_status_is_asked_of_the_server_that_works() -> None:
         upstream(silence, tags=listing("n:latest"), ps=loaded_later("n:latest"), show=SHOW) as second,
         several(first.url, second.url, status_interval=0.05) as gw,
     ):
-        await look(gw)
+        await learn(gw)
         async with gw.open("/api/chat?model=m&prompt=Hi") as one, gw.open("/api/chat?model=n&prompt=Hi") as other:
             for events in (one, other):
-                phases = ["loading"]
+                phases = ["starting"]
                 while phases[-1] != "prompt":
                     phases.append((await events.next("status")).json["phase"])
-                assert set(phases) <= {"queued", "loading", "prompt"}
+                assert set(phases) <= {"queued", "starting", "loading", "prompt"}
             assert (first.open, second.open) == (1, 1)
 
 
@@ -534,7 +533,7 @@ async def test_models_of_all_servers() -> None:
             ("odd:latest", 2, True),
         ]
         assert [len(server.asked("/api/show")) for server in (first, second, broken)] == [2, 2, 0]
-        async with gw.open("/api/chat?prompt=Hi") as events:  # which names no model
+        async with gw.open("/api/chat?prompt=Hi") as events:  # this request names no model
             assert (await events.next("meta")).json["model"] == "new:latest"
 
 

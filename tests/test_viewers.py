@@ -3,46 +3,35 @@
 import asyncio
 import gc
 import random
-import socket
-from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import orjson
 import pytest
 
 from gateway.demo import Simulator
+from tests.asks import TABLE, chat, quick
 from tests.gateways import Gateway, gateway
+from tests.raw import stalled
 from tests.sse import Event, ending, messages, text
-
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Show me a table"}]}
+from tests.waits import until
 
 
 def numbered(events: list[Event]) -> list[Event]:
     return [event for event in events if event.id]
 
 
-def stalled_socket(url: str, path: str) -> socket.socket:
-    """A viewer that asks and then reads nothing."""
-    parts = urlsplit(url)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect((parts.hostname, parts.port))
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    return sock
-
-
+@pytest.mark.slow
 async def test_200_viewers_at_random_times_read_the_same() -> None:
     """One of 201 stalls; the others read the same bytes, from one upstream request."""
     simulator = Simulator(token_rate=150, load_seconds=0.1, prompt_seconds=0.1)
     async with gateway(simulator) as gw:
-        sid = await gw.start(chat=CHAT)
+        sid = await gw.start(chat=TABLE)
         path = f"/api/streams/{sid}"
 
         async def late() -> list[Event]:
             await asyncio.sleep(random.uniform(0, 1.2))
             return numbered(await gw.read(path))
 
-        with stalled_socket(gw.url, path):
+        with stalled(gw.url, path):
             readings = await asyncio.gather(*(late() for _ in range(200)))
         assert ending(readings[0]) == ("complete", None)
         assert all(reading == readings[0] for reading in readings)
@@ -51,29 +40,22 @@ async def test_200_viewers_at_random_times_read_the_same() -> None:
 
 async def test_a_viewer_that_reads_nothing_holds_nobody_up() -> None:
     """An answer far larger than any socket buffer completes, upstream and for others, beside a stalled viewer."""
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator, retain_seconds=0.2) as gw:
-        sid = await gw.start(chat=CHAT | {"model": "fault:burst"})
+        sid = await gw.start(chat=TABLE | {"model": "fault:burst"})
         path = f"/api/streams/{sid}"
-        with stalled_socket(gw.url, path):
+        with stalled(gw.url, path):
             events = await gw.read(path)
             assert ending(events) == ("complete", None)
             assert len(messages(events)) > 4000
             # the stalled viewer is still there, and yet the log goes when its time has come
-            await until(lambda: gw.state["streams"].held == 0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing announces."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+            await until(lambda: gw.state["streams"].logs.size == 0)
 
 
 async def test_with_the_last_viewer_the_upstream_request_goes() -> None:
-    simulator = Simulator(token_rate=20, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=20)
     async with gateway(simulator) as gw:
-        sid = await gw.start(chat=CHAT)
+        sid = await gw.start(chat=TABLE)
         async with gw.open(f"/api/streams/{sid}") as first:
             async with gw.open(f"/api/streams/{sid}") as second:
                 await first.next()
@@ -86,9 +68,9 @@ async def test_with_the_last_viewer_the_upstream_request_goes() -> None:
 
 
 async def test_a_resume_window_keeps_an_unwatched_generation() -> None:
-    simulator = Simulator(token_rate=100, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=100)
     async with gateway(simulator) as gw:
-        body = CHAT | {"options": {"num_predict": 40}}
+        body = TABLE | {"options": {"num_predict": 40}}
         sid = await gw.start(chat=body, resume_window=30)
         async with gw.open(f"/api/streams/{sid}") as events:
             await events.next()
@@ -98,9 +80,9 @@ async def test_a_resume_window_keeps_an_unwatched_generation() -> None:
 
 
 async def test_a_resume_window_is_capped_and_ends() -> None:
-    simulator = Simulator(token_rate=1, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=1)
     async with gateway(simulator, max_resume_window=0.1) as gw:
-        sid = await gw.start(chat=CHAT, resume_window=3600)
+        sid = await gw.start(chat=TABLE, resume_window=3600)
         async with gw.open(f"/api/streams/{sid}") as events:
             await events.next()
         await simulator.until(lambda: simulator.running == 0)
@@ -109,9 +91,9 @@ async def test_a_resume_window_is_capped_and_ends() -> None:
 
 
 async def test_a_viewer_within_the_window_keeps_it_for_good() -> None:
-    simulator = Simulator(token_rate=10, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=10)
     async with gateway(simulator, max_resume_window=0.3) as gw:
-        sid = await gw.start(chat=CHAT | {"options": {"num_predict": 10}}, resume_window=0.3)
+        sid = await gw.start(chat=TABLE | {"options": {"num_predict": 10}}, resume_window=0.3)
         async with gw.open(f"/api/streams/{sid}") as events:
             await events.next()
         # it runs for a second, so unwatched it would be cancelled
@@ -119,17 +101,17 @@ async def test_a_viewer_within_the_window_keeps_it_for_good() -> None:
 
 
 async def test_a_stream_that_nobody_attaches_to_is_cancelled() -> None:
-    simulator = Simulator(token_rate=1, load_seconds=0, prompt_seconds=0)
+    simulator = quick(token_rate=1)
     async with gateway(simulator, attach_timeout=0.1) as gw:
-        sid = await gw.start(chat=CHAT)
+        sid = await gw.start(chat=TABLE)
         await simulator.until(lambda: simulator.requests[0].state == "cancelled" if simulator.requests else False)
         assert ending(await gw.read(f"/api/streams/{sid}")) == ("cancelled", "cancelled")
 
 
 async def test_a_stream_is_created_with_its_location_and_starts_at_once() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator) as gw:
-        async with gw.session.post(gw.url + "/api/streams", json={"chat": CHAT}) as response:
+        async with gw.session.post(gw.url + "/api/streams", json={"chat": TABLE}) as response:
             assert response.status == 201
             body = await response.json()
             assert body == {"id": body["id"], "url": f"/api/streams/{body['id']}", "kind": "chat", "model": "llama3.2"}
@@ -142,13 +124,13 @@ async def test_a_stream_is_created_with_its_location_and_starts_at_once() -> Non
 
 
 async def test_nothing_is_kept_beyond_its_retention() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator, retain_seconds=0.2) as gw:
         path = "/api/chat?model=llama3.2&prompt=Hi"
         events = await gw.read(path)
         sid = events[0].json["id"]
         assert numbered(await gw.read(f"/api/streams/{sid}")) == numbered(events)
-        await until(lambda: gw.state["streams"].held == 0)
+        await until(lambda: gw.state["streams"].logs.size == 0)
         async with gw.session.get(f"{gw.url}/api/streams/{sid}") as response:
             assert response.status == 404
         async with gw.session.get(gw.url + path, headers={"Last-Event-ID": events[3].id or ""}) as response:
@@ -170,29 +152,30 @@ async def generations(gw: Gateway, number: int, at_once: int = 25) -> None:
     await asyncio.gather(*(some() for _ in range(at_once)))
 
 
-SHORT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 4}}
+SHORT = chat("Hi", options={"num_predict": 4})
 
 
-@pytest.mark.timeout(300)
-async def test_memory_returns_to_its_baseline_after_10_000_generations() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0, parallel=64)
+@pytest.mark.slow
+async def test_memory_returns_to_its_baseline_after_3000_generations() -> None:
+    simulator = quick(parallel=64)
     async with gateway(simulator, retain_seconds=0.5) as gw:
-        await generations(gw, 5000)  # until caches and the allocator's arenas have their size
-        await until(lambda: not gw.state["streams"].held)
-        gc.collect()
-        before = resident_mb()
-        await generations(gw, 10_000)
-        await until(lambda: not gw.state["streams"].held)
-        gc.collect()
-        assert resident_mb() - before < 8
+
+        async def memory_after(number: int) -> float:
+            await generations(gw, number)
+            await until(lambda: not gw.state["streams"].logs.size)
+            gc.collect()
+            return resident_mb()
+
+        before = await memory_after(2000)  # until caches and the allocator's arenas have their size
+        assert await memory_after(3000) - before < 4
         assert simulator.running == 0
-        assert not gw.state["streams"]
+        assert not gw.state["streams"].running
 
 
 async def test_a_long_stream_that_crosses_its_bound_ends_and_harms_no_other() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator, max_stream_bytes=100_000) as gw:
-        burst = CHAT | {"model": "fault:burst", "options": {"num_predict": 5000}}
+        burst = TABLE | {"model": "fault:burst", "options": {"num_predict": 5000}}
         long, short = await asyncio.gather(gw.read("/api/chat", json=burst), gw.read("/api/chat", json=SHORT))
         assert ending(long) == ("error", "too_large")
         assert "GATEWAY_MAX_STREAM_BYTES" in messages(long)[-1].json["error"]
@@ -201,9 +184,9 @@ async def test_a_long_stream_that_crosses_its_bound_ends_and_harms_no_other() ->
 
 
 async def test_under_pressure_the_oldest_ended_log_goes_first() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator, max_log_bytes=60_000) as gw:
-        body = CHAT | {"model": "fault:burst", "options": {"num_predict": 100}}
+        body = TABLE | {"model": "fault:burst", "options": {"num_predict": 100}}
         sids = [(await gw.read("/api/chat", json=body))[0].json["id"] for _ in range(5)]
         held = [await gw.state["streams"].log(sid) is not None for sid in sids]
         assert held == sorted(held), "an older log outlived a younger one"
@@ -212,9 +195,9 @@ async def test_under_pressure_the_oldest_ended_log_goes_first() -> None:
 
 
 async def test_running_streams_that_fill_the_memory_end_as_busy_and_free_it() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator, max_log_bytes=100_000) as gw:
-        burst = CHAT | {"model": "fault:burst", "options": {"num_predict": 5000}}
+        burst = TABLE | {"model": "fault:burst", "options": {"num_predict": 5000}}
         events = await gw.read("/api/chat", json=burst)
         assert ending(events) == ("error", "busy")
         assert "GATEWAY_MAX_LOG_BYTES" in messages(events)[-1].json["error"]
@@ -222,12 +205,11 @@ async def test_running_streams_that_fill_the_memory_end_as_busy_and_free_it() ->
 
 
 async def test_bytes_count_exactly_what_is_held() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator, retain_seconds=0.2) as gw:
         await asyncio.gather(*(gw.read("/api/chat", json=SHORT) for _ in range(20)))
-        assert gw.state["streams"].held_bytes > 0
-        await until(lambda: not gw.state["streams"].held)
-        assert gw.state["streams"].held_bytes == 0
+        assert gw.state["streams"].logs.size > 0
+        await until(lambda: gw.state["streams"].logs.size == 0)
 
 
 async def test_pulls_are_refused_unless_allowed() -> None:
@@ -266,7 +248,7 @@ async def test_a_pull_that_nobody_watches_any_more_stops() -> None:
 
 
 async def test_a_pull_waits_for_no_slot() -> None:
-    simulator = Simulator(token_rate=1, load_seconds=0, prompt_seconds=0, pull_seconds=0.1)
+    simulator = quick(token_rate=1, pull_seconds=0.1)
     async with (
         gateway(simulator, allow_pull=True, max_active=1, max_queued=0) as gw,
         gw.open("/api/chat?model=llama3.2&prompt=Hi") as events,
@@ -285,7 +267,7 @@ async def test_a_failing_pull_is_an_error() -> None:
 
 
 async def test_chat_and_generate_read_alike_as_resource_and_one_shot() -> None:
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
+    simulator = quick()
     async with gateway(simulator) as gw:
         options = {"seed": 3}
         asks = [
@@ -303,7 +285,7 @@ async def test_chat_and_generate_read_alike_as_resource_and_one_shot() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"chat": CHAT, "pull": {"model": "x"}}, {"chat": CHAT, "nonsense": 1}, {"pull": {}}]
+    "body", [{}, {"chat": TABLE, "pull": {"model": "x"}}, {"chat": TABLE, "nonsense": 1}, {"pull": {}}]
 )
 async def test_a_stream_is_one_kind_of_request(body: dict[str, object]) -> None:
     async with (

@@ -21,7 +21,6 @@ class Transcript:
     """
 
     name: str
-    case: str
     method: str
     path: str
     request_headers: dict[str, str]
@@ -52,7 +51,6 @@ def load(name: str) -> Transcript:
         body = "" if body is None else json.dumps(body, ensure_ascii=False)
     return Transcript(
         name=name,
-        case=recorded["case"],
         method=request["method"],
         path=request["path"],
         request_headers=request["headers"],

@@ -1,10 +1,11 @@
 """Servers that answer as scripted, byte by byte, where the simulator would be too well-behaved.
 
-An answer is a coroutine that is given the connection after the request was read. It writes what it likes;
-leaving it closes nothing: the next request may follow, as on Ollama's own connections.
+An answer is a coroutine that is given the connection after the request was read. It writes what it likes, and
+the connection stays open when it returns: the next request may follow, as on Ollama's own connections.
 """
 
 import asyncio
+import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,8 +33,10 @@ class Request:
 class Peer:
     """The server's end of a connection, for the answer to one request."""
 
-    def __init__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, request: Request, writer: asyncio.StreamWriter, connection: int) -> None:
         self.request = request
+        self.connection = connection
+        """The same for all requests of one connection."""
         self._writer = writer
 
     async def send(self, *pieces: bytes) -> None:
@@ -69,7 +72,7 @@ Answer = Callable[[Peer], Awaitable[None]]
 
 @dataclass
 class Upstream:
-    """What a scripted server has seen. `open` counts the connections of chats, generates and pulls."""
+    """The requests that a scripted server has seen. `open` counts the running chats, generates and pulls."""
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -77,7 +80,7 @@ class Upstream:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return once `condition()` holds; it is looked at after each request and each connection's end."""
+        """Return once `condition()` holds; it is checked after each request and each connection's end."""
         while not condition():
             self.changed.clear()
             await self.changed.wait()
@@ -143,13 +146,14 @@ NOTHING_LOADED = says(whole(200, b'{"models":[]}'))
 async def upstream(answer: Answer, **others: Answer) -> AsyncIterator[Upstream]:
     """A server whose chats, generates and pulls get `answer`; `tags`, `ps`, `show`, `version` may have their own.
 
-    An answer is cancelled when the client goes, which is also how its going is seen.
+    An answer is cancelled when the client leaves, and the cancellation is how a test sees that.
     """
     seen = Upstream()
     answers = {
         f"/api/{name}": other for name, other in ({"ps": NOTHING_LOADED, "tags": NOTHING_LOADED} | others).items()
     }
     tasks: set[asyncio.Task[None]] = set()
+    connections = itertools.count()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -164,12 +168,12 @@ async def upstream(answer: Answer, **others: Answer) -> AsyncIterator[Upstream]:
             writer.close()
 
     async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        requests = _Requests(reader)
+        requests, connection = _Requests(reader), next(connections)
         while (request := await requests.next()) is not None:
             generation = request.path not in answers
             seen.open += generation
             seen.note(request)
-            answering = asyncio.ensure_future(answers.get(request.path, answer)(Peer(request, writer)))
+            answering = asyncio.ensure_future(answers.get(request.path, answer)(Peer(request, writer, connection)))
             listening = asyncio.ensure_future(requests.fill())
             try:
                 await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks, and prints the answer as it comes: examples/curl/chat.sh [QUESTION]    Ctrl+C stops the model.
+# Asks a question and streams the answer: examples/curl/chat.sh [QUESTION]    Ctrl+C stops the model.
 set -euo pipefail
 gateway=${GATEWAY:-http://127.0.0.1:8000}
 

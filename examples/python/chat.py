@@ -1,4 +1,4 @@
-"""Asks, and prints the answer as it comes: python chat.py [QUESTION]    Ctrl+C stops the model."""
+"""Asks a question and streams the answer: python chat.py [QUESTION]    Ctrl+C stops the model."""
 
 import json
 import os
@@ -12,7 +12,7 @@ GATEWAY = os.environ.get("GATEWAY", "http://127.0.0.1:8000")
 
 
 def chat(prompt: str) -> Iterator[str]:
-    """The pieces of the answer. Raises `RuntimeError` with what went wrong."""
+    """The pieces of the answer. Raises `RuntimeError` with the error's message."""
     body = {"messages": [{"role": "user", "content": prompt}]}
     with httpx.Client(timeout=30) as client, connect_sse(client, "POST", f"{GATEWAY}/api/chat", json=body) as source:
         if source.response.is_error:

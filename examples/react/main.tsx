@@ -14,8 +14,12 @@ function Chat() {
   return (
     <form onSubmit={submit}>
       <input value={prompt} onChange={(event) => setPrompt(event.target.value)} />
-      <button disabled={busy}>Ask</button>
-      <button type="button" disabled={!busy} onClick={stop}>Stop</button>
+      <button type="submit" disabled={busy}>
+        Ask
+      </button>
+      <button type="button" disabled={!busy} onClick={stop}>
+        Stop
+      </button>
       <p id="answer">{text}</p>
       {error && <p role="alert">{error.message}</p>}
     </form>

@@ -3,7 +3,7 @@ import { type Answer, type ChatChunk, GatewayError, type Message, stream } from 
 
 const base = "http://127.0.0.1:8000";
 
-/** The answer to the latest question, as it comes. Leaving the page, or asking again, stops the model. */
+/** Streams the answer to the latest question. Leaving the page, or asking again, stops the model. */
 export function useGateway() {
   const [text, setText] = useState("");
   const [error, setError] = useState<GatewayError>();
@@ -15,7 +15,8 @@ export function useGateway() {
 
   async function ask(messages: Message[]) {
     void stop();
-    const answer = (current.current = stream({ messages }, { base }));
+    const answer = stream({ messages }, { base });
+    current.current = answer;
     setText("");
     setError(undefined);
     setBusy(true);

@@ -12,7 +12,7 @@ GATEWAY = os.environ.get("GATEWAY", "http://127.0.0.1:8000")
 
 
 def answer(messages: list[dict[str, str]]) -> Iterator[str]:
-    """The pieces of the answer, or the error, as they come."""
+    """The pieces of the answer, or the error's message."""
     url, body = f"{GATEWAY}/api/chat", {"messages": messages}
     with httpx.Client(timeout=30) as client, connect_sse(client, "POST", url, json=body) as source:
         if source.response.is_error:

@@ -3,7 +3,7 @@ import { type Answer, type ChatChunk, GatewayError, type Message, stream } from 
 
 const base = "http://127.0.0.1:8000";
 
-/** A store with the answer to the latest question, as it comes. Asking again stops the model. */
+/** A store that streams the answer to the latest question. Asking again stops the model. */
 export function gateway() {
   const store = writable<{ text: string; busy: boolean; error?: GatewayError }>({ text: "", busy: false });
   let current: Answer<ChatChunk> | undefined;
@@ -12,7 +12,8 @@ export function gateway() {
 
   async function ask(messages: Message[]) {
     void stop();
-    const answer = (current = stream({ messages }, { base }));
+    const answer = stream({ messages }, { base });
+    current = answer;
     store.set({ text: "", busy: true });
     try {
       for await (const chunk of answer) {

@@ -1,4 +1,4 @@
-"""Translates standard input, line by line as it comes: python translate.py [LANGUAGE] < text"""
+"""Translates standard input line by line: python translate.py [LANGUAGE] < text"""
 
 import json
 import os
@@ -12,7 +12,7 @@ GATEWAY = os.environ.get("GATEWAY", "http://127.0.0.1:8000")
 
 
 def translate(text: str, language: str) -> Iterator[str]:
-    """The pieces of the translation. Raises `RuntimeError` with what went wrong."""
+    """The pieces of the translation. Raises `RuntimeError` with the error's message."""
     query = {"preset": "translate", "variables.lang": language}
     with (
         httpx.Client(timeout=30) as client,

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from typing import Any, Literal
 
 import orjson
 
+from gateway.demo.answers import tokens
 from gateway.demo.models import FOREVER, Model, full_name
+from gateway.demo.prompt import render
 from gateway.demo.wire import RefusedError
 
 Kind = Literal["chat", "generate"]
@@ -23,6 +26,8 @@ _COMMON: Fields = {
     "options": (dict, "map[string]interface {}"),
     "logprobs": (bool, "bool"),
     "top_logprobs": (int, "int"),
+    "truncate": (bool, "bool"),
+    "_debug_render_only": (bool, "bool"),
 }
 _FIELDS: dict[Kind, Fields] = {
     "chat": {**_COMMON, "messages": (list, "[]api.Message"), "tools": (list, "api.Tools")},
@@ -81,7 +86,7 @@ def parse(body: bytes, struct: str, fields: Fields) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        value = _lenient(body.decode(errors="replace"))
+        value = _lenient(body.decode(errors="surrogateescape"))
     if value is None:  # to Go, null is an object without fields
         return {}
     if not isinstance(value, dict):
@@ -99,7 +104,8 @@ def _lenient(text: str) -> Any:
         if not rest or error.msg.startswith("Unterminated"):
             raise RefusedError(400, "unexpected EOF") from None
         where = _GO_SYNTAX.get(error.msg, "looking for beginning of value")
-        raise RefusedError(400, f"invalid character '{rest[0]}' {where}") from None
+        byte = rest[0].encode(errors="surrogateescape")[0]  # Go shows the byte, as if it were Latin-1
+        raise RefusedError(400, f"invalid character '{chr(byte)}' {where}") from None
     except RecursionError:
         raise RefusedError(400, "exceeded max depth") from None
     clean = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -136,6 +142,9 @@ class Ask:
     stream: bool
     suffix: str
     context: list[int]
+    raw: bool
+    truncate: bool
+    render_only: bool
     logprobs: int | None
     """How many alternatives per token; None without `logprobs`."""
 
@@ -147,6 +156,8 @@ class Ask:
             messages = [{} if message is None else message for message in value.get("messages") or []]
         elif value.get("prompt") or value.get("images"):
             messages = [{"role": "user", "content": value.get("prompt"), "images": value.get("images")}]
+            if value.get("system"):
+                messages.insert(0, {"role": "system", "content": value["system"]})
         else:
             messages = []
         for message in messages:
@@ -154,7 +165,7 @@ class Ask:
         return cls(
             kind=kind,
             model=value.get("model") or "",
-            messages=messages,
+            messages=[message | {"role": (message.get("role") or "").lower()} for message in messages],
             tools=value.get("tools") or [],
             think=_think(value.get("think")),
             format=value.get("format"),
@@ -163,12 +174,25 @@ class Ask:
             stream=value.get("stream") is not False,
             suffix=value.get("suffix") or "",
             context=value.get("context") or [],
+            raw=value.get("raw") is True,
+            truncate=value.get("truncate") is not False,
+            render_only=value.get("_debug_render_only") is True,
             logprobs=(value.get("top_logprobs") or 0) if value.get("logprobs") else None,
         )
 
-    def texts(self) -> list[str]:
-        """What each message says."""
-        return [message.get("content") or "" for message in self.messages]
+    @property
+    def last_text(self) -> str:
+        """What the last message says."""
+        return self.messages[-1].get("content") or ""
+
+    @cached_property
+    def prompt(self) -> str:
+        """All that the model reads of this request."""
+        return self.last_text if self.raw else render(self.messages)
+
+    @cached_property
+    def prompt_tokens(self) -> list[str]:
+        return tokens(self.prompt)
 
     def full_name(self) -> str:
         """The model's listed name. Chat and generate differ in what they say of a bad one."""
@@ -197,6 +221,11 @@ class Ask:
         if not all(isinstance(stop, str) for stop in self.options.get("stop") or []):
             raise RefusedError(500, 'option "stop" must be of an array of strings')
 
+    def check_length(self, context_length: int) -> None:
+        """Without `truncate: false` what is too long is cut silently."""
+        if not self.truncate and len(self.context) + len(self.prompt_tokens) > context_length:
+            raise RefusedError(400, "the input length exceeds the context length", late=self.stream)
+
     def check_format(self) -> None:
         if self.format in (None, "", "json") or isinstance(self.format, dict):
             return
@@ -209,6 +238,10 @@ def _check_message(message: Any) -> None:
     if not isinstance(message, dict):
         raise RefusedError(400, f"json: cannot unmarshal {_GO_KINDS[type(message)]} into Go value of type api.Message")
     _check("Alias", message, _MESSAGE)
+    for call in message.get("tool_calls") or []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and not isinstance(function.get("arguments"), dict | None):
+            raise RefusedError(400, "Value looks like object, but can't find closing '}' symbol")
     for image in message.get("images") or []:
         try:
             base64.b64decode(image, validate=True)

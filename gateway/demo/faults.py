@@ -117,7 +117,9 @@ async def _unicode(generation: Generation, _: int) -> None:
 
 
 async def _rechunked(generation: Generation, n: int) -> None:
-    lines = b"".join(map(generation.line, _HARD)) + generation.line(tail=b'"done":true,"done_reason":"stop"')
+    lines = b"".join(generation.line(token) for token in _HARD) + generation.line(
+        tail=b'"done":true,"done_reason":"stop"'
+    )
     for begin in range(0, len(lines), n):
         await generation.exchange.write(lines[begin : begin + n])
     await generation.exchange.end()

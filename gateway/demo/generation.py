@@ -5,10 +5,9 @@ import hashlib
 from collections.abc import Callable, Iterable
 from time import monotonic, perf_counter_ns
 from typing import Any
-from zlib import crc32
 
-from gateway.demo.answers import tokens
 from gateway.demo.asks import Ask
+from gateway.demo.prompt import token_ids
 from gateway.demo.wire import JSON, Exchange, dumps, quote, timestamp
 
 
@@ -76,6 +75,15 @@ class Generation:
         """The answer to a request to load or unload: one object without LF, though streaming is on."""
         await self.exchange.reply(self.line(tail=b'"done":true,"done_reason":%b' % quote(reason))[:-1], JSON)
 
+    async def rendered(self) -> None:
+        """The prompt instead of an answer: one object that is not `done`."""
+        info: dict[str, Any] = {"rendered_template": self.ask.prompt}
+        if images := sum(len(message.get("images") or []) for message in self.ask.messages):
+            info["image_count"] = images
+        nothing = {"message": {"role": "", "content": ""}} if self.ask.kind == "chat" else {"response": ""}
+        head = {"model": self.ask.model, "created_at": timestamp()}
+        await self.exchange.json({**head, **nothing, "done": False, "_debug_info": info})
+
     async def end(self) -> None:
         """A clean end without `done:true`."""
         if self.ask.stream:
@@ -101,10 +109,10 @@ class Generation:
         """One line with its LF. `tail` is what follows the message, from `done` on."""
         parts = [self._head, timestamp().encode(), self._open, quote(text)]
         if thinking:
-            parts += b',"thinking":', quote(thinking)
+            parts += [b',"thinking":', quote(thinking)]
         if calls:
-            parts += b',"tool_calls":', dumps(calls)
-        return b"".join((*parts, self._close, tail, b"}\n"))
+            parts += [b',"tool_calls":', dumps(calls)]
+        return b"".join([*parts, self._close, tail, b"}\n"])
 
     async def _pace(self, token: str) -> None:
         """Until this token is due, counted from the first one so that the pace does not drift."""
@@ -132,7 +140,7 @@ class Generation:
 
     def _counters(self) -> dict[str, Any]:
         """Durations are nanoseconds; what is zero is absent."""
-        prompt = [token for text in self.ask.texts() for token in tokens(text)]
+        prompt = self.ask.prompt_tokens
         counters = {
             "total_duration": self.age_ns,
             "load_duration": self.load_ns,
@@ -141,14 +149,10 @@ class Generation:
             "eval_count": len(self._tokens),
             "eval_duration": int((monotonic() - self._first_token_at) * 1e9) if self._tokens else 0,
         }
-        context = {}
-        if self.ask.kind == "generate":
-            context["context"] = [*self.ask.context, *map(_token_id, prompt), *map(_token_id, self._tokens)]
-        return context | {name: count for name, count in counters.items() if count}
-
-
-def _token_id(token: str) -> int:
-    return crc32(token.encode()) % 150_000
+        counted = {name: count for name, count in counters.items() if count}
+        if self.ask.kind == "generate" and not self.ask.raw:
+            return {"context": [*self.ask.context, *token_ids(prompt), *token_ids(self._tokens)], **counted}
+        return counted
 
 
 def _logprob(token: str, alternatives: int) -> dict[str, Any]:

@@ -89,9 +89,9 @@ class Pulls:
                 async for line in progress:
                     yield line
         if base == "fault:digest-mismatch":
-            digest, got = (digest for digest, _ in list(download.files())[:2])
-            wanted = f"want sha256:{digest}, got sha256:{got}"
-            yield {"error": f"digest mismatch, file must be downloaded again: {wanted}"}
+            digests = [digest for digest, _ in download.files()]
+            difference = f"want sha256:{digests[0]}, got sha256:{digests[1]}"
+            yield {"error": f"digest mismatch, file must be downloaded again: {difference}"}
             return
         yield {"status": "writing manifest"}
         self._downloads.pop(name, None)

@@ -43,7 +43,8 @@ class Script:
             await generation.say(["<think>", *self.thought, "</think>", "\n\n"])
         else:
             await generation.think(self.thought)
-            for _swallowed in ("</think>", "\n\n") if self.said else ():
+            if self.said:  # the closing tag and a blank line
+                await generation.silent_token()
                 await generation.silent_token()
         await generation.say(self.said)
         for call in self.calls:
@@ -55,7 +56,7 @@ class Script:
 
 
 def _text_and_calls(ask: Ask, model: Model, seed: int) -> tuple[str, list[dict[str, Any]]]:
-    prompt = ask.texts()[-1]
+    prompt = ask.last_text
     if ask.format:
         return shapes.json_answer(ask.format, prompt), []
     if ask.tools and ask.messages[-1].get("role") == "user":

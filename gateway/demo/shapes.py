@@ -44,9 +44,13 @@ class _Fitter:
                 return self._array(schema, depth + 1)
             case "string":
                 return next(self.words)
-            case scalar:
-                number = schema.get("minimum", 42)
-                return {"integer": int(number), "number": float(number), "boolean": True}.get(scalar)
+            case "integer":
+                return int(schema.get("minimum", 42))
+            case "number":
+                return float(schema.get("minimum", 42))
+            case "boolean":
+                return True
+        return None
 
     def _resolved(self, schema: Schema) -> Schema:
         for _ in range(_DEPTH):

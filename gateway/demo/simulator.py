@@ -5,27 +5,27 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gateway.demo import faults
+from gateway.demo import faults, wire
 from gateway.demo.asks import Ask, Kind, parse
-from gateway.demo.faults import Fault
 from gateway.demo.generation import Generation
-from gateway.demo.models import INSTALLED, Model, Scheduler, full_name
+from gateway.demo.models import INSTALLED, Model, full_name
 from gateway.demo.pulls import Pulls
+from gateway.demo.scheduler import Scheduler
 from gateway.demo.script import Script
 from gateway.demo.wire import BARE_JSON, Door, Endpoint, Exchange, RefusedError, dumps, forever
 
 VERSION = "0.33.0-demo"
+READ_TOKENS = 250
+"""A prompt is read for `prompt_seconds`, and for as long again with each so many tokens."""
+
 REMEMBERED = 4096
 """So many requests are kept for a test to look at, and so many conversations for another answer."""
 
@@ -49,7 +49,8 @@ class Simulator:
     """A simulated Ollama. Serve `app` with uvicorn, as the outermost app.
 
     Times are seconds, `token_rate` is tokens a second, and 0 means no pause at all. `parallel` is
-    OLLAMA_NUM_PARALLEL, `max_queue` is OLLAMA_MAX_QUEUE, `keep_alive_seconds` is OLLAMA_KEEP_ALIVE.
+    OLLAMA_NUM_PARALLEL, `max_queue` is OLLAMA_MAX_QUEUE, `keep_alive_seconds` is OLLAMA_KEEP_ALIVE. `max_loaded` is
+    OLLAMA_MAX_LOADED_MODELS, and `vram` the bytes that all loaded models may take; 0 is no limit.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Simulator:
         prompt_seconds: float = 0.3,
         parallel: int = 4,
         max_queue: int = 512,
+        max_loaded: int = 0,
+        vram: int = 0,
         list_faults: bool = False,
         keep_alive_seconds: float = 300,
         pull_seconds: float = 6.0,
@@ -68,15 +71,22 @@ class Simulator:
         self.keep_alive_ns = int(keep_alive_seconds * 1e9)
         self.models = {model.name: model for model in INSTALLED}
         if list_faults:
-            self.models |= {name: faults.model(name) for name in map(faults.PREFIX.__add__, faults.FAULTS)}
+            for fault in faults.FAULTS:
+                name = faults.PREFIX + fault
+                self.models[name] = faults.model(name)
         self.requests: deque[Request] = deque(maxlen=REMEMBERED)
         self.states: Counter[State] = Counter()
         """How many requests are in each state, all since the start included."""
         self._asked: Counter[int] = Counter()
-        self._scheduler = Scheduler(parallel, max_queue)
+        self._scheduler = Scheduler(parallel, max_queue, max_loaded, vram)
         self._pulls = Pulls(self.models, pull_seconds)
         self._changed = asyncio.Event()
         self.app: ASGIApp = Door(self._starlette())
+
+    @property
+    def loads(self) -> list[str]:
+        """The models that were loaded, in order."""
+        return [*self._scheduler.loads]
 
     @property
     def running(self) -> int:
@@ -105,7 +115,7 @@ class Simulator:
                 route("/api/pull", self._tracked(self._pull), "POST"),
                 route("/simulator", self._counts, "GET"),
             ],
-            exception_handlers={404: _not_found, 405: _method_not_allowed},
+            exception_handlers={404: wire.not_found, 405: wire.method_not_allowed},
         )
 
     async def _root(self, exchange: Exchange) -> None:
@@ -134,7 +144,7 @@ class Simulator:
         if model is None:
             raise RefusedError(404, f"model '{wanted}' not found")
         self.models.pop(model.name, None)
-        self._scheduler.drop(model.name)
+        self._scheduler.drop(model)
         await exchange.reply()
 
     async def _counts(self, exchange: Exchange) -> None:
@@ -150,10 +160,11 @@ class Simulator:
         return wanted
 
     def _find(self, name: str | None) -> Model | None:
-        """By its full name; the faults are there without being installed."""
+        """By its full name, in upper or lower case; the faults are there without being installed."""
         if name is None:
             return None
-        return self.models.get(name) or (faults.model(name) if faults.find(name) else None)
+        found = next((model for own, model in self.models.items() if own.lower() == name.lower()), None)
+        return found or (faults.model(name) if faults.find(name) else None)
 
     def _tracked(
         self, handler: Callable[[Exchange, Request], Awaitable[None]]
@@ -200,12 +211,12 @@ class Simulator:
             raise RefusedError(404, f"model '{ask.model}' not found")
         generation = Generation(ask, exchange, self.token_rate, lambda: self._enter(request, "generating"))
         if not ask.messages and ask.keep_alive_ns == 0:
-            self._scheduler.unload(model.name)
+            self._scheduler.unload(model)
             await generation.single("unload")
             return
         ask.check_against(model)
         fault = faults.find(model.name)
-        await self._fail(fault, "arrival", generation)
+        await self._fail(model, "arrival", generation)
         async with self._scheduler.use(
             model,
             self.keep_alive_ns if ask.keep_alive_ns is None else ask.keep_alive_ns,
@@ -214,25 +225,35 @@ class Simulator:
             lambda: self._enter(request, "loading"),
         ) as runner:
             generation.load_ns = generation.age_ns
-            await self._fail(fault, "load", generation)
+            await self._fail(model, "load", generation)
             if not ask.messages:
                 await generation.single("load")
                 return
+            if ask.render_only:
+                await generation.rendered()
+                return
             ask.check_format()
+            ask.check_length(runner.context_length)
             self._enter(request, "waiting")
             async with runner.slots:
                 self._enter(request, "prompt")
                 begin = generation.age_ns
-                await asyncio.sleep(self.prompt_seconds)
+                if self.prompt_seconds:
+                    read = min(len(ask.prompt_tokens), runner.context_length)
+                    await asyncio.sleep(self.prompt_seconds * (1 + read / READ_TOKENS))
                 generation.prompt_ns = generation.age_ns - begin
                 if fault:
-                    await self._fail(fault, "prompt", generation)
+                    await self._fail(model, "prompt", generation)
                 else:
                     script = Script.write(ask, model, self._seed(ask))
                     await script.perform(generation, native=model.native)
 
     def _seed(self, ask: Ask) -> int:
-        """As asked for; else how often this very conversation was asked before, so that the answers differ."""
+        """As asked for, and none at temperature 0; else how often this very conversation was asked before, so that
+        the answers differ.
+        """
+        if ask.options.get("temperature") == 0:
+            return 0
         if (seed := ask.options.get("seed")) is not None:
             return int(seed)
         if len(self._asked) > REMEMBERED:
@@ -241,10 +262,11 @@ class Simulator:
         self._asked[conversation] += 1
         return self._asked[conversation] - 1
 
-    async def _fail(self, fault: Fault | None, when: str, generation: Generation) -> None:
+    async def _fail(self, model: Model, when: str, generation: Generation) -> None:
+        fault = faults.find(model.name)
         if fault and fault.when == when:
             if fault.kills_runner:
-                self._scheduler.drop(generation.ask.full_name())
+                self._scheduler.drop(model)
             await fault.act(generation, fault.n)
 
     async def _pull(self, exchange: Exchange, request: Request) -> None:
@@ -254,7 +276,8 @@ class Simulator:
         if name is None:
             raise RefusedError(400, "invalid model name")
         self._enter(request, "generating")
-        streams, line = value.get("stream") is not False, {}
+        streams = value.get("stream") is not False
+        line: dict[str, Any] = {}
         async with aclosing(self._pulls.lines(name)) as lines:
             async for line in lines:
                 if streams:
@@ -272,12 +295,3 @@ class Simulator:
             await exchange.end()
         else:
             await exchange.json(line, 500 if "error" in line else 200, BARE_JSON)
-
-
-async def _not_found(_: HTTPRequest, __: Exception) -> Response:
-    return Response("404 page not found", 404, {"content-type": "text/plain"})
-
-
-async def _method_not_allowed(_: HTTPRequest, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return Response("405 method not allowed", 405, {**(error.headers or {}), "content-type": "text/plain"})

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -218,3 +220,14 @@ def _allowed_origin(origin: str) -> bool:
         "127.0.0.1",
         "0.0.0.0",
     }
+
+
+async def not_found(_: Request, __: Exception) -> Response:
+    """What Ollama's router says of an unknown path."""
+    return Response("404 page not found", 404, {"content-type": "text/plain"})
+
+
+async def method_not_allowed(_: Request, error: Exception) -> Response:
+    """What Ollama's router says of another method than the path has."""
+    assert isinstance(error, HTTPException)
+    return Response("405 method not allowed", 405, {**(error.headers or {}), "content-type": "text/plain"})

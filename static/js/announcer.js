@@ -18,13 +18,18 @@ export class Announcer {
 
   begin() {
     this.say(t("saidGenerating"));
-    clearInterval(this.#reminder);
+    this.quiet();
     this.#reminder = setInterval(() => this.say(t("saidStill")), REMIND_MS);
   }
 
   /** @param {string} text */
   end(text) {
-    clearInterval(this.#reminder);
+    this.quiet();
     this.say(text);
+  }
+
+  /** What was begun is out of sight. */
+  quiet() {
+    clearInterval(this.#reminder);
   }
 }

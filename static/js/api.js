@@ -14,12 +14,12 @@ export class Api {
   /** Asked for a key on 401; answers whether the request may be tried again. */
   onUnauthorized = async () => false;
 
-  /** @returns {Promise<{models: import("./state.js").Model[], default: string | null, allow_pull: boolean}>} */
+  /** @returns {Promise<{models: import("./types.js").Model[], default: string | null, allow_pull: boolean}>} */
   models() {
     return this.#request("GET", "/api/models");
   }
 
-  /** @returns {Promise<{presets: import("./state.js").Preset[], default: string | null, only: boolean}>} */
+  /** @returns {Promise<{presets: import("./types.js").Preset[], default: string | null, only: boolean}>} */
   presets() {
     return this.#request("GET", "/api/presets");
   }
@@ -41,12 +41,17 @@ export class Api {
 
   /** @param {string} method @param {string} url @param {unknown} [body] @returns {Promise<any>} */
   async #request(method, url, body) {
-    for (;;) {
+    // One key for all tries: an answer that is lost on the way costs nothing.
+    const headers = { "Idempotency-Key": `${Math.random()}${Math.random()}` };
+    for (let tries = 1; ; tries++) {
       try {
-        const response = await this.#fetch(method, url, body, {});
+        const response = await this.#fetch(method, url, body, headers);
         return response.status === 204 ? null : await response.json();
       } catch (error) {
-        if (!(error instanceof ApiError) || error.status !== 401 || !(await this.onUnauthorized())) throw error;
+        if (!(error instanceof ApiError)) throw error;
+        const lost = body && (!error.status || error.code.startsWith("http_5"));
+        if (lost && tries < 3) await new Promise((resolve) => setTimeout(resolve, 1_000));
+        else if (error.status !== 401 || !(await this.onUnauthorized())) throw error;
       }
     }
   }

@@ -1,8 +1,16 @@
-/** The prompt: text, images, send and stop. */
-import { $, h, iconButton, show } from "./dom.js";
-import { readImage } from "./platform.js";
+/** The prompt: text, attachments, send and stop; and what was typed and not sent, by chat. */
+import { Attachments, NOTHING } from "./attachments.js";
+import { $, show } from "./dom.js";
+import { recallAttached, recallText, rememberAttached, rememberText } from "./drafts.js";
+import { composes } from "./platform.js";
+import { SavedPrompts } from "./saved.js";
 import { isRunning } from "./state.js";
 import { t } from "./strings.js";
+
+/** @import { State } from "./types.js" */
+
+/** Where fingers type, Enter is the only way to a new line, and the button sends. */
+const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
   #session;
@@ -11,9 +19,8 @@ export class Composer {
   #form = /** @type {HTMLFormElement} */ ($("#composer"));
   #field = /** @type {HTMLTextAreaElement} */ ($("#prompt"));
   #send = /** @type {HTMLButtonElement} */ ($("#send"));
-  #thumbs = $("#thumbs");
-  /** @type {string[]} */ #images = [];
-  /** What was typed and not sent, by chat. @type {Map<string, {text: string, images: string[]}>} */ #drafts = new Map();
+  #attachments;
+  #saved;
   #chatId;
 
   /**
@@ -24,8 +31,23 @@ export class Composer {
     this.#session = session;
     this.#store = store;
     this.#actions = actions;
-    // What was typed while the page started is for the chat that it opens with.
+    this.#attachments = new Attachments({
+      seesImages: () => this.#seesImages(),
+      toast: actions.toast,
+      changed: () => {
+        const { value } = this.#attachments;
+        rememberAttached(this.#draftName(), value);
+        store.set({ attached: new Blob(value.files.map(({ text }) => text)).size });
+        this.#enable();
+      },
+      focus: () => this.focus(),
+    });
+    this.#saved = new SavedPrompts(this.#field, () => this.#changed());
     this.#chatId = store.state.chat.id;
+    // What was typed while the page started is for the chat that it opens with.
+    this.#field.value ||= recallText(this.#draftName());
+    this.#recallAttached();
+    this.#field.enterKeyHint = touch.matches ? "enter" : "send";
     // At once and not with the next frame: what is typed in between is for the chat that was just opened.
     store.addEventListener("change", () => this.#switch(store.state.chat.id));
     this.#form.addEventListener("submit", (event) => {
@@ -33,31 +55,20 @@ export class Composer {
       this.#submit();
     });
     $("#stop").addEventListener("click", () => {
-      session.stop();
+      session.asking.stop();
       this.focus();
     });
     this.#field.addEventListener("keydown", (event) => this.#onKey(event));
-    this.#field.addEventListener("input", () => this.#changed());
-    this.#field.addEventListener("paste", (event) => {
-      const files = [...(event.clipboardData?.files ?? [])];
-      if (files.length) {
-        event.preventDefault();
-        void this.#add(files);
-      }
+    this.#field.addEventListener("input", () => {
+      rememberText(this.#draftName(), this.#field.value);
+      this.#changed();
     });
-    const files = /** @type {HTMLInputElement} */ ($("#files"));
-    $("#attach").addEventListener("click", () => (this.#seesImages() ? files.click() : undefined));
-    files.addEventListener("change", async () => {
-      await this.#add([...(files.files ?? [])]);
-      files.value = "";
-    });
-    this.#acceptDrops();
     this.#changed();
   }
 
-  /** @param {import("./state.js").State} state */
-  render({ chat, turns }) {
-    const running = isRunning(turns[chat.id]);
+  /** @param {State} state */
+  render(state) {
+    const running = isRunning(state, state.chat.id);
     if (this.#send.hidden !== running) {
       // Where the focus was on the button that goes, it must not fall out of the page.
       const focused = document.activeElement === this.#send || document.activeElement === $("#stop");
@@ -72,34 +83,50 @@ export class Composer {
     this.#field.focus();
   }
 
+  /** A chat that is not in the list yet has another id after a reload. */
+  #draftName() {
+    return this.#store.state.chats.some(({ id }) => id === this.#chatId) ? this.#chatId : "";
+  }
+
   /** @param {string} chatId */
   #switch(chatId) {
     if (chatId === this.#chatId) return;
-    this.#drafts.set(this.#chatId, { text: this.#field.value, images: this.#images });
-    const draft = this.#drafts.get(chatId);
+    // A chat that is gone leaves what was being typed for it to the new one.
+    rememberText(this.#draftName(), this.#field.value);
+    rememberAttached(this.#draftName(), this.#attachments.value);
     this.#chatId = chatId;
-    this.#field.value = draft?.text ?? "";
-    this.#setImages(draft?.images ?? []);
+    this.#field.value = recallText(this.#draftName());
+    this.#recallAttached();
     this.#changed();
   }
 
+  #recallAttached() {
+    const { attached, lost } = recallAttached(this.#draftName());
+    if (lost > 0) this.#actions.toast(t("attachmentsLost", { n: lost }));
+    this.#attachments.set(attached);
+  }
+
   #submit() {
-    const text = this.#field.value.trim();
-    const { chat, turns } = this.#store.state;
-    if ((!text && !this.#images.length) || isRunning(turns[chat.id]) || !this.#session.model()) return;
-    if (this.#images.length && !this.#seesImages()) return;
-    if (!this.#session.send(text, this.#images)) return;
+    const text = this.#field.value.trimEnd();
+    const { state } = this.#store;
+    const { images, files } = this.#attachments.value;
+    if ((!text && this.#attachments.empty) || isRunning(state, state.chat.id) || !this.#session.server.model()) return;
+    if (images.length && !this.#seesImages()) return;
+    const draft = this.#draftName();
+    if (!this.#session.asking.send(text, images, files)) return;
     this.#field.value = "";
-    this.#setImages([]);
+    rememberText(draft, "");
+    rememberAttached(draft, NOTHING);
+    this.#attachments.set(NOTHING);
     this.#changed();
     this.#actions.sent();
   }
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
-    // Enter that ends an IME composition chooses a word; Safari says so only by the key code.
-    if (event.isComposing || event.keyCode === 229) return;
-    if (event.key === "Enter" && !event.shiftKey) {
+    if (composes(event) || this.#saved.onKey(event)) return;
+    const sends = event.ctrlKey || event.metaKey || (!event.shiftKey && !touch.matches);
+    if (event.key === "Enter" && sends) {
       event.preventDefault();
       this.#submit();
     } else if (event.key === "ArrowUp" && !this.#field.value) {
@@ -113,69 +140,21 @@ export class Composer {
       this.#field.style.height = "auto";
       this.#field.style.height = `${this.#field.scrollHeight}px`;
     }
+    this.#saved.render();
     this.#enable();
   }
 
   #enable() {
-    const empty = !this.#field.value.trim() && !this.#images.length;
-    this.#send.disabled = empty || !this.#session.model();
+    const empty = !this.#field.value.trim() && this.#attachments.empty;
+    this.#send.disabled = empty || !this.#session.server.model();
   }
 
   #seesImages() {
-    const name = this.#session.model();
+    const name = this.#session.server.model();
     if (!name) return true; // the images wait for one, as the prompt does
     const model = this.#store.state.models.find((model) => model.name === name);
     if (model?.capabilities.includes("vision")) return true;
     this.#actions.toast(t("noVision", { model: name }));
     return false;
   }
-
-  /** @param {File[]} files */
-  async #add(files) {
-    if (!files.length || !this.#seesImages()) return;
-    for (const file of files) {
-      try {
-        this.#setImages([...this.#images, await readImage(file)]);
-      } catch {
-        this.#actions.toast(t("badImage"));
-      }
-    }
-    this.focus();
-  }
-
-  /** @param {string[]} images */
-  #setImages(images) {
-    this.#images = images;
-    show(this.#thumbs, images.length > 0);
-    this.#thumbs.replaceChildren(
-      ...images.map((url, i) => {
-        const remove = iconButton("close", "removeImage");
-        remove.addEventListener("click", () => {
-          this.#setImages(this.#images.filter((_, other) => other !== i));
-          this.focus();
-        });
-        return h("li", {}, h("img", { src: url, alt: t("image", { n: i + 1 }) }), remove);
-      }),
-    );
-    this.#enable();
-  }
-
-  #acceptDrops() {
-    const holds = (/** @type {DragEvent} */ event) => !!event.dataTransfer?.types.includes("Files");
-    addEventListener("dragover", (event) => {
-      if (!holds(event)) return;
-      event.preventDefault();
-      this.#form.classList.add("dropping");
-    });
-    addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) this.#form.classList.remove("dropping");
-    });
-    addEventListener("drop", (event) => {
-      this.#form.classList.remove("dropping");
-      if (!holds(event)) return;
-      event.preventDefault();
-      void this.#add([...(event.dataTransfer?.files ?? [])]);
-    });
-  }
 }
-

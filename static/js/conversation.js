@@ -1,56 +1,78 @@
 /** The turns of the open chat, and where the reader stands in them. */
-import { $, show } from "./dom.js";
+import { $, setText, show } from "./dom.js";
+import { Following } from "./following.js";
 import { copyText } from "./platform.js";
+import { savePrompt } from "./saved.js";
 import { isActive, shownAnswer } from "./state.js";
 import { t } from "./strings.js";
+import { pathOf, versionsOf } from "./tree.js";
 import { TurnView } from "./turn.js";
 
-/** Nearer to the end than this counts as reading along. */
-const NEAR_PX = 60;
+/** @import { Place, State, Turn } from "./types.js" */
 
 export class Conversation {
   #session;
   #announcer;
   #dialogs;
   #place = $("#turns");
-  #scroller = $("#conversation");
-  #latest = $("#latest");
+  #reader = new Following($("#conversation"), (following) => show($("#latest"), !following));
   /** @type {Map<string, TurnView>} */ #views = new Map();
   #chatId = "";
-  /** @type {import("./state.js").Turn[]} */ #turns = [];
-  /** The reader follows the end until they scroll up. */
-  #following = true;
-  #top = 0;
-  /** The answer that was told to a screen reader as running. */ #told = "";
+  /** Those on the path. @type {Turn[]} */ #turns = [];
+  /** What they were found in. @type {Turn[] | undefined} */ #all;
+  /** The answer that began last in the open chat, until a screen reader is told its end. @type {Place | undefined} */
+  #begun;
+  /** Whether its begin was told. */ #told = false;
 
   /**
-   * @param {import("./session.js").Session} session @param {import("./announcer.js").Announcer} announcer
-   * @param {{pickModel: (choose: (model: string) => void) => void, showCode: (request: any) => void, focusPrompt: () => void,
-   *   toast: (text: string) => void}} dialogs
+   * @param {import("./session.js").Session} session @param {import("./state.js").Store} store
+   * @param {import("./announcer.js").Announcer} announcer
+   * @param {{pickModel: (choose: (model: string) => void) => void, showCode: (request: any) => void,
+   *   focusPrompt: () => void, toast: (text: string) => void}} dialogs
    */
-  constructor(session, announcer, dialogs) {
+  constructor(session, store, announcer, dialogs) {
     this.#session = session;
     this.#announcer = announcer;
     this.#dialogs = dialogs;
-    this.#scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true });
-    this.#latest.addEventListener("click", () => this.follow());
+    // At every change, not once per frame: an answer may begin and end in between.
+    const note = () => this.#note(store.state);
+    store.addEventListener("change", note);
+    note();
+    $("#latest").addEventListener("click", () => this.follow());
     this.#place.addEventListener("click", (event) => void this.#onClick(event));
     // An image or a font that arrives late, the composer growing: the end moves without a scroll.
-    const grown = new ResizeObserver(() => this.#stayAtEnd());
+    const grown = new ResizeObserver(() => this.#reader.stay());
     grown.observe(this.#place);
-    grown.observe(this.#scroller);
+    grown.observe($("#conversation"));
     setInterval(() => this.#tick(), 1_000);
   }
 
-  /** @param {import("./state.js").State} state */
-  render({ chat, turns }) {
-    const list = turns[chat.id] ?? [];
-    if (chat.id !== this.#chatId) {
-      this.#chatId = chat.id;
-      this.#views.clear();
-      this.#place.replaceChildren();
-      this.#following = true;
-    } else if (list === this.#turns) return;
+  /** @param {State} state */
+  render(state) {
+    const { chat, turns } = state;
+    setText($("#chat-title"), chat.title || t("newChat"));
+    if (chat.id !== this.#chatId) this.#open(chat.id);
+    const all = turns[chat.id] ?? [];
+    if (all !== this.#all) this.#show(all);
+    void this.#announce(state);
+  }
+
+  /** @param {string} chatId */
+  #open(chatId) {
+    this.#chatId = chatId;
+    this.#all = undefined;
+    this.#views.clear();
+    this.#place.replaceChildren();
+    this.#reader.start();
+    this.#announcer.quiet();
+    this.#told = false;
+    if (this.#begun?.chat !== chatId) this.#begun = undefined;
+  }
+
+  /** @param {Turn[]} all */
+  #show(all) {
+    this.#all = all;
+    const list = pathOf(all);
     this.#turns = list;
     const ids = new Set(list.map((turn) => turn.id));
     for (const [id, view] of this.#views)
@@ -58,26 +80,28 @@ export class Conversation {
         view.element.remove();
         this.#views.delete(id);
       }
-    list.forEach((turn, i) => this.#renderTurn(turn, i));
-    this.#announce(list);
-    this.#stayAtEnd();
+    for (const [i, turn] of list.entries()) {
+      try {
+        this.#renderTurn(turn, i);
+      } catch (error) {
+        reportError(error); // and the others are shown all the same
+      }
+    }
+    this.#reader.stay();
   }
 
-  /** @param {import("./state.js").Turn} turn @param {number} i */
+  /** @param {Turn} turn @param {number} i */
   #renderTurn(turn, i) {
-    let view = this.#views.get(turn.id);
-    if (view) view.update(turn);
-    else {
-      view = new TurnView(turn);
-      this.#views.set(turn.id, view);
-    }
-    if (this.#place.children[i] !== view.element) this.#place.insertBefore(view.element, this.#place.children[i] ?? null);
+    const view = this.#views.get(turn.id) ?? new TurnView(turn);
+    this.#views.set(turn.id, view);
+    view.update(turn, versionsOf(this.#all ?? [], turn.id));
+    if (this.#place.children[i] !== view.element)
+      this.#place.insertBefore(view.element, this.#place.children[i] ?? null);
   }
 
   /** Go to the end and stay there. */
   follow() {
-    this.#following = true;
-    this.#stayAtEnd();
+    this.#reader.start();
   }
 
   /** Edit the last prompt. */
@@ -86,53 +110,47 @@ export class Conversation {
     if (last) this.#edit(last.id);
   }
 
-  #stayAtEnd() {
-    if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
-    this.#top = this.#scroller.scrollTop;
-    this.#showLatest();
-  }
-
-  #onScroll() {
-    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
-    const near = scrollHeight - scrollTop - clientHeight < NEAR_PX;
-    // Only a move upwards is the reader's wish: text that grows moves the end away, not the reader.
-    if (near) this.#following = true;
-    else if (scrollTop < this.#top) this.#following = false;
-    this.#top = scrollTop;
-    this.#showLatest();
-  }
-
-  #showLatest() {
-    show(this.#latest, !this.#following);
-  }
-
   #tick() {
     const now = Date.now();
     for (const view of this.#views.values()) if (view.active) view.tick(now);
   }
 
-  /** @param {import("./state.js").Turn[]} list */
-  #announce(list) {
-    const running = list.flatMap((turn) => turn.answers).find(isActive);
-    if (running && running.id !== this.#told) {
-      this.#told = running.id;
-      this.#announcer.begin();
-    } else if (!running && this.#told) {
-      const turn = list.find((turn) => turn.answers.some((answer) => answer.id === this.#told));
-      const answer = turn && shownAnswer(turn);
-      this.#told = "";
-      const spoken = (turn && this.#views.get(turn.id)?.spoken) ?? "";
-      if (answer?.status === "failed") this.#announcer.end(`${t("saidFailed")} ${answer.failure?.error ?? ""}`);
-      else this.#announcer.end(answer?.status === "done" ? `${t("saidDone")} ${spoken}` : t("saidStopped"));
+  /** @param {State} state */
+  #note({ chat, running }) {
+    const begun = Object.values(running).find((place) => place.chat === chat.id);
+    if (!begun || begun.id === this.#begun?.id) return;
+    this.#begun = begun;
+    this.#told = false;
+  }
+
+  /** @param {State} state */
+  async #announce({ running }) {
+    if (!this.#begun) return;
+    const { turn, id } = this.#begun;
+    const answer = this.#all?.find((one) => one.id === turn)?.answers.find((answer) => answer.id === id);
+    if (running[id] || isActive(answer)) {
+      if (!this.#told) this.#announcer.begin();
+      this.#told = true;
+      return;
     }
+    this.#begun = undefined;
+    if (answer?.status === "failed") this.#announcer.end(`${t("saidFailed")} ${answer.failure?.error ?? ""}`);
+    else if (answer?.status === "done")
+      this.#announcer.end(`${t("saidDone")} ${(await this.#views.get(turn)?.spoken()) ?? ""}`);
+    else this.#announcer.end(t("saidStopped"));
   }
 
   /** @param {string} id */
   #edit(id) {
-    this.#views.get(id)?.edit((prompt) => {
-      this.#following = true;
-      this.#session.edit(id, prompt);
-    });
+    // The keyboard of a phone makes the view smaller: the field must stay in it, not the end of the answer.
+    this.#reader.stop();
+    this.#views.get(id)?.edit(
+      (prompt) => {
+        this.#reader.start();
+        this.#session.asking.edit(id, prompt);
+      },
+      () => this.#reader.resume(),
+    );
   }
 
   /** @param {Event} event */
@@ -146,26 +164,38 @@ export class Conversation {
       case "edit":
         return this.#edit(turn.id);
       case "delete":
-        this.#session.deleteTurn(turn.id);
+        this.#session.asking.deleteTurn(turn.id);
         return this.#dialogs.focusPrompt();
       case "copy-prompt":
         return this.#copy(button, turn.prompt);
       case "copy":
         return this.#copy(button, answer?.text ?? "");
       case "copy-block":
-        return this.#copy(button, button.closest(".code")?.querySelector("code")?.textContent ?? "");
+        return this.#copy(button, (await import("./markdown/view.js")).blockText(button));
+      case "wrap":
+        return void button.closest(".code")?.classList.toggle("wrap");
+      case "note":
+        return showNote(button);
       case "retry":
-        return this.#session.regenerate(turn.id, answer?.model);
+        return this.#session.asking.regenerate(turn.id, answer?.model);
       case "regenerate":
-        return this.#session.regenerate(turn.id);
+        return this.#session.asking.regenerate(turn.id);
       case "swap":
-        return this.#dialogs.pickModel((model) => this.#session.regenerate(turn.id, model));
+        return this.#dialogs.pickModel((model) => this.#session.asking.regenerate(turn.id, model));
       case "code":
-        return this.#dialogs.showCode(answer?.request);
+        return this.#dialogs.showCode(this.#session.asking.requestOf(turn.id));
+      case "save-prompt":
+        savePrompt(turn.prompt);
+        TurnView.confirm(button);
+        return this.#dialogs.toast(t("promptSaved"));
+      case "previous-version":
+        return this.#session.asking.choose(turn.id, -1);
+      case "next-version":
+        return this.#session.asking.choose(turn.id, 1);
       case "previous":
-        return this.#session.show(turn.id, turn.shown - 1);
+        return this.#session.asking.show(turn.id, turn.shown - 1);
       case "next":
-        return this.#session.show(turn.id, turn.shown + 1);
+        return this.#session.asking.show(turn.id, turn.shown + 1);
     }
   }
 
@@ -178,3 +208,9 @@ export class Conversation {
   }
 }
 
+/** Go to the footnote that a mark in the text names. @param {HTMLElement} mark */
+function showNote(mark) {
+  const notes = mark.closest(".text, .thoughts")?.querySelectorAll(".note") ?? [];
+  const note = [...notes].find((note) => /** @type {HTMLElement} */ (note).dataset.note === mark.dataset.note);
+  /** @type {HTMLElement | undefined} */ (note)?.focus();
+}

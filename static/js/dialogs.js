@@ -1,7 +1,7 @@
 /** The smaller dialogs and the toasts. */
 import { $, h, iconButton, setText, show } from "./dom.js";
 import { copyText } from "./platform.js";
-import { recall, remember } from "./session.js";
+import { recall, remember } from "./prefs.js";
 import { SNIPPETS } from "./snippets.js";
 import { t } from "./strings.js";
 
@@ -16,6 +16,9 @@ export function wireDialogs() {
 /** A message in passing, with an undo. @param {import("./announcer.js").Announcer} announcer */
 export function toaster(announcer) {
   const place = $("#toasts");
+  const dock = $("#dock");
+  // Above the prompt, and what is listed in it, however high that is.
+  new ResizeObserver(() => (place.style.bottom = `${dock.offsetHeight}px`)).observe(dock);
   /** @param {string} text @param {() => void} [undo] */
   return (text, undo) => {
     const close = iconButton("close", "close");

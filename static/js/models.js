@@ -1,11 +1,14 @@
 /** Choosing a model, and getting one. */
 import { $, fromTemplate, h, icon, setText, show } from "./dom.js";
 import * as format from "./format.js";
-import { pullTotals } from "./state.js";
+import { pullTotals } from "./pull.js";
 import { maybe, t } from "./strings.js";
 import { failureText } from "./turn.js";
 
-/** @typedef {import("./state.js").Model} Model */
+/** @import { Model, Pull, State } from "./types.js" */
+
+/** More models than this are filtered by typing. */
+const MANY = 10;
 
 export class ModelPicker {
   #session;
@@ -13,6 +16,7 @@ export class ModelPicker {
   #dialog = /** @type {HTMLDialogElement} */ ($("#models-dialog"));
   #list = $("#models");
   #pullForm;
+  #filter = /** @type {HTMLInputElement} */ ($("#filter-models"));
   /** What to do with the choice; null: it becomes the chat's model. */
   /** @type {((model: string) => void) | null} */ #choose = null;
   /** @type {unknown[]} */ #shown = [];
@@ -28,42 +32,71 @@ export class ModelPicker {
       if (!name) return;
       this.#dialog.close();
       if (this.#choose) this.#choose(name);
-      else session.setModel(name);
+      else session.chats.setModel(name);
     });
-    this.#list.addEventListener("keydown", (event) => this.#onKey(event));
+    this.#dialog.addEventListener("keydown", (event) => this.#onKey(event));
+    this.#filter.addEventListener("input", () => this.#hide());
   }
 
   /** @param {((model: string) => void) | null} [choose] */
   open(choose = null) {
     this.#choose = choose;
-    setText($("#models-title"), t(choose ? "answerWith" : "models"));
+    setText($("#models-title"), t(choose ? "regenerateWith" : "models"));
+    this.#filter.value = "";
+    this.#hide();
     this.#dialog.showModal();
     const current = this.#list.querySelector("[aria-current]") ?? this.#list.querySelector("button");
     /** @type {HTMLElement | null} */ (current)?.focus();
-    void this.#session.refresh();
+    void this.#session.server.refresh();
   }
 
-  /** @param {import("./state.js").State} state */
+  /** @param {State} state */
   render({ models, chat, pull, allowPull, server }) {
     this.#pullForm.render(pull);
     show(this.#pullForm.element, allowPull && server === "ok");
-    const current = this.#session.model();
+    const current = this.#session.server.model();
     const parts = [models, current, chat.id];
     if (parts.every((part, i) => part === this.#shown[i])) return;
     this.#shown = parts;
     setText($(".name", this.#button), current || t("noModel"));
     this.#button.setAttribute("aria-label", t("chooseModel", { model: current || t("noModel") }));
-    const focused = /** @type {HTMLElement | null} */ (document.activeElement?.closest("#models button"))?.dataset.model;
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement?.closest("#models button"))?.dataset
+      .model;
     this.#list.replaceChildren(...models.map((model) => modelItem(model, model.name === current)));
-    if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-model="${CSS.escape(focused)}"]`))?.focus();
+    this.#hide();
+    if (focused)
+      /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-model="${CSS.escape(focused)}"]`))?.focus();
   }
 
-  /** Arrows move through the list. @param {KeyboardEvent} event */
+  /** Show only the models whose name has the words. */
+  #hide() {
+    const words = this.#filter.value.toLowerCase().split(/\s+/);
+    show(this.#filter, this.#list.children.length > MANY);
+    for (const item of this.#list.children) {
+      const name = item.querySelector("button")?.dataset.model?.toLowerCase() ?? "";
+      show(
+        /** @type {HTMLElement} */ (item),
+        words.every((word) => name.includes(word)),
+      );
+    }
+  }
+
+  /** Arrows move through the list; letters filter it, wherever the focus is. @param {KeyboardEvent} event */
   #onKey(event) {
+    const inList = this.#list.contains(document.activeElement);
+    if (
+      inList &&
+      !this.#filter.hidden &&
+      event.key.length === 1 &&
+      event.key !== " " &&
+      !event.ctrlKey &&
+      !event.metaKey
+    )
+      return this.#filter.focus(); // before the key types
     const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-    if (!step) return;
+    if (!step || !(inList || document.activeElement === this.#filter)) return;
     event.preventDefault();
-    const buttons = [...this.#list.querySelectorAll("button:enabled")];
+    const buttons = [...this.#list.querySelectorAll("li:not([hidden]) button:enabled")];
     const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));
     /** @type {HTMLElement | undefined} */ (buttons.at((at + step) % buttons.length))?.focus();
   }
@@ -101,7 +134,7 @@ function modelItem(model, current) {
 /** The form to pull a model and its progress; stands in the picker and on the screen without models. */
 export class PullForm {
   element = fromTemplate("t-pull");
-  /** @type {import("./state.js").Pull | null | undefined} */ #shown;
+  /** @type {Pull | null | undefined} */ #shown;
 
   /** @param {import("./session.js").Session} session */
   constructor(session) {
@@ -109,12 +142,12 @@ export class PullForm {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const name = String(new FormData(form).get("model")).trim();
-      if (name) void session.pull(name);
+      if (name) void session.pulls.pull(name);
     });
-    $("[data-do=stop-pull]", this.element).addEventListener("click", () => session.stopPull());
+    $("[data-do=stop-pull]", this.element).addEventListener("click", () => session.pulls.stop());
   }
 
-  /** @param {import("./state.js").Pull | null} pull */
+  /** @param {Pull | null} pull */
   render(pull) {
     if (pull === this.#shown) return;
     this.#shown = pull;

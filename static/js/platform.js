@@ -1,6 +1,4 @@
-/** What browsers do differently, or only on HTTPS: copying, saving, reading images. */
-
-const MAX_PIXELS = 2048;
+/** What browsers do differently, or only on HTTPS: copying, saving, keys of input methods. */
 
 /** `navigator.clipboard` does not exist on plain HTTP in a LAN. @param {string} text @returns {Promise<boolean>} */
 export async function copyText(text) {
@@ -28,38 +26,18 @@ function copyBySelection(text) {
   return copied;
 }
 
-/** @param {string} name @param {string} text */
-export function saveFile(name, text) {
+/** @param {string} name @param {string} text @param {string} type */
+export function saveFile(name, text, type) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.href = URL.createObjectURL(new Blob([text], { type }));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 /**
- * An image as a data: URL, no larger than a vision model looks at: a phone's photo would fill the request.
- * Rejects what is not an image.
- * @param {Blob} file @returns {Promise<string>}
+ * A key of an input method that is composing: Enter chooses a word. Safari says so by the key code alone, because its
+ * composition has ended by then.
+ * @param {KeyboardEvent} event
  */
-export async function readImage(file) {
-  const bitmap = await createImageBitmap(file);
-  const scale = Math.min(1, MAX_PIXELS / Math.max(bitmap.width, bitmap.height));
-  // Ollama reads PNG and JPEG; everything else is drawn anew.
-  if (scale === 1 && /^image\/(png|jpeg)$/.test(file.type)) return readAsUrl(file);
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.round(bitmap.width * scale);
-  canvas.height = Math.round(bitmap.height * scale);
-  canvas.getContext("2d")?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/jpeg", 0.9);
-}
-
-/** @param {Blob} file @returns {Promise<string>} */
-function readAsUrl(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(String(reader.result));
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
-}
+export const composes = (event) => event.isComposing || event.keyCode === 229;

@@ -1,6 +1,6 @@
 /** System prompt, preset and parameters of the open chat. */
 import { $, h, setText, show } from "./dom.js";
-import { mayOverride, presetOf } from "./state.js";
+import { mayOverride, presetOf } from "./request.js";
 import { t } from "./strings.js";
 
 const THINK = /** @type {const} */ (["", "on", "off", "low", "medium", "high"]);
@@ -19,7 +19,7 @@ export class SettingsPanel {
     this.#session = session;
     this.#store = store;
     $("#settings").addEventListener("click", () => this.open());
-    $("#keep-settings").addEventListener("click", () => session.keepSettings());
+    $("#keep-settings").addEventListener("click", () => session.chats.keepSettings());
     this.#field("think").append(...THINK.map((value) => h("option", { value }, t(`think_${value}`))));
     this.#form.addEventListener("input", (event) => {
       this.#read();
@@ -48,7 +48,7 @@ export class SettingsPanel {
 
   #thinks() {
     const { models } = this.#store.state;
-    return !!models.find(({ name }) => name === this.#session.model())?.capabilities.includes("thinking");
+    return !!models.find(({ name }) => name === this.#session.server.model())?.capabilities.includes("thinking");
   }
 
   /** @param {string} name */
@@ -105,8 +105,9 @@ export class SettingsPanel {
     };
     // Those of another preset are kept: it may be chosen again, or not be known yet.
     const variables = { ...this.#store.state.chat.settings.variables };
-    for (const input of $("#variables").querySelectorAll("input")) variables[input.dataset.variable ?? ""] = input.value;
-    this.#session.setSettings({
+    for (const input of $("#variables").querySelectorAll("input"))
+      variables[input.dataset.variable ?? ""] = input.value;
+    this.#session.chats.setSettings({
       system: text("system"),
       preset: text("preset"),
       variables,

@@ -1,8 +1,12 @@
 /** The list of chats: open, rename, search, delete, export and import. */
 import { $, fromTemplate, h, setText, show, translate } from "./dom.js";
-import { saveFile } from "./platform.js";
-import { recall, remember } from "./session.js";
+import { toMarkdown } from "./backup.js";
+import { composes, copyText, saveFile } from "./platform.js";
+import { recall, remember } from "./prefs.js";
+import { isRunning } from "./state.js";
 import { t } from "./strings.js";
+
+/** @import { Chat, State } from "./types.js" */
 
 const DAY_MS = 86_400_000;
 const THEMES = /** @type {const} */ (["auto", "light", "dark"]);
@@ -10,29 +14,36 @@ const narrow = matchMedia("(max-width: 760px)");
 
 export class Sidebar {
   #session;
+  #store;
   #list = $("#chats");
   #element = $("#sidebar");
   #search = /** @type {HTMLInputElement} */ ($("#search"));
   /** What the list was made of. @type {unknown[]} */ #shown = [];
   /** The latest state, where a title is being edited and the list must not change under it. */
-  /** @type {import("./state.js").State | null} */ #waiting = null;
+  /** @type {State | null} */ #waiting = null;
 
-  /** @param {import("./session.js").Session} session @param {() => void} onNew */
-  constructor(session, onNew) {
+  /**
+   * @param {import("./session.js").Session} session @param {import("./state.js").Store} store
+   * @param {() => void} onNew
+   */
+  constructor(session, store, onNew) {
     this.#session = session;
+    this.#store = store;
     translate(this.#element);
     $("#new-chat").addEventListener("click", onNew);
     $("#toggle-sidebar").addEventListener("click", () => this.toggle());
     $("#close-sidebar").addEventListener("click", () => this.toggle(false));
     $("#scrim").addEventListener("click", () => this.toggle(false));
-    this.#search.addEventListener("input", () => void session.search(this.#search.value));
+    this.#search.addEventListener("input", () => void session.chats.search(this.#search.value));
     this.#list.addEventListener("click", (event) => this.#onClick(event));
     $("#export").addEventListener("click", () => void this.#export());
+    $("#copy-chat").addEventListener("click", () => void this.#copyChat());
+    $("#save-chat").addEventListener("click", () => this.#saveChat());
     const file = /** @type {HTMLInputElement} */ ($("#import-file"));
     $("#import").addEventListener("click", () => file.click());
     file.addEventListener("change", async () => {
       const [chosen] = file.files ?? [];
-      if (chosen) await session.importAll(await chosen.text());
+      if (chosen) await session.chats.importAll(await chosen.text());
       file.value = "";
     });
     $("#theme").addEventListener("click", () => this.#theme(THEMES[(THEMES.indexOf(this.#chosenTheme()) + 1) % 3]));
@@ -41,15 +52,16 @@ export class Sidebar {
     this.toggle(this.#wanted());
   }
 
-  /** @param {import("./state.js").State} state */
+  /** @param {State} state */
   render(state) {
     if (this.#list.querySelector("input")) {
       this.#waiting = state;
       return;
     }
-    const { chats, chat, found, query } = state;
-    // `running` and the title live in the chats: tokens that arrive change none of these.
-    const parts = [chats, chat.id, found];
+    const { chats, chat, found, query, running, turns } = state;
+    for (const button of ["#copy-chat", "#save-chat"]) show($(button), !!turns[chat.id]?.length);
+    // Tokens that arrive change none of these.
+    const parts = [chats, chat.id, found, running];
     if (parts.every((part, i) => part === this.#shown[i])) return;
     this.#shown = parts;
     const listed = found ? chats.filter(({ id }) => found.has(id)) : chats;
@@ -57,8 +69,9 @@ export class Sidebar {
     let group = "";
     for (const one of listed) {
       const name = groupOf(one.updated);
-      if (name !== group) items.push(h("li", { class: "group" }, t((group = name))));
-      items.push(chatItem(one, one.id === chat.id));
+      if (name !== group) items.push(h("li", { class: "group" }, t(name)));
+      group = name;
+      items.push(chatItem(one, one.id === chat.id, isRunning(state, one.id)));
     }
     const focused = document.activeElement?.closest("[data-chat]");
     const control = /** @type {HTMLElement} */ (document.activeElement)?.dataset.do;
@@ -107,8 +120,22 @@ export class Sidebar {
   }
 
   async #export() {
-    const data = await this.#session.exportAll();
-    if (data) saveFile(`chats-${data.exported.slice(0, 10)}.json`, JSON.stringify(data));
+    const data = await this.#session.chats.exportAll();
+    saveFile(`chats-${data.exported.slice(0, 10)}.json`, JSON.stringify(data), "application/json");
+  }
+
+  async #copyChat() {
+    this.#store.notice({ key: (await copyText(this.#markdown())) ? "copied" : "copyFailed" });
+  }
+
+  #saveChat() {
+    const name = this.#store.state.chat.title.replace(/[\\/:*?"<>|\s]+/g, " ").trim() || "chat";
+    saveFile(`${name}.md`, this.#markdown(), "text/markdown");
+  }
+
+  #markdown() {
+    const { chat, turns } = this.#store.state;
+    return toMarkdown(chat, turns[chat.id] ?? [], { you: t("you"), image: (n) => t("image", { n }) });
   }
 
   /** @param {Event} event */
@@ -118,7 +145,7 @@ export class Sidebar {
     const id = item?.dataset.chat;
     if (!item || !id) return;
     const action = target.closest("button")?.dataset.do;
-    if (action === "delete") void this.#session.deleteChat(id);
+    if (action === "delete") void this.#session.chats.deleteChat(id);
     else if (action === "rename") this.#rename(item, id);
     else if (target.closest("a")) this.leave();
   }
@@ -133,18 +160,18 @@ export class Sidebar {
   /** @param {HTMLElement} item @param {string} id */
   #rename(item, id) {
     const link = $("a", item);
-    const field = h("input", { "aria-label": t("rename"), value: $(".title", item).textContent ?? "" });
+    const field = h("input", { "aria-label": t("rename"), dir: "auto", value: $(".title", item).textContent ?? "" });
     let over = false;
     const end = (/** @type {boolean} */ keep) => {
       if (over) return;
       over = true;
       field.replaceWith(link);
       if (this.#waiting) this.render(this.#waiting);
-      if (keep) this.#session.rename(id, field.value);
+      if (keep) this.#session.chats.rename(id, field.value);
     };
     field.addEventListener("blur", () => end(true));
     field.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
+      if (composes(event)) return;
       if (event.key === "Escape") event.stopPropagation();
       if (event.key === "Enter" || event.key === "Escape") {
         end(event.key === "Enter");
@@ -156,17 +183,17 @@ export class Sidebar {
   }
 }
 
-/** @param {import("./state.js").Chat} chat @param {boolean} open */
-function chatItem(chat, open) {
+/** @param {Chat} chat @param {boolean} open @param {boolean} running */
+function chatItem(chat, open, running) {
   const item = fromTemplate("t-chat");
   item.dataset.chat = chat.id;
   const link = $("a", item);
   link.setAttribute("href", `#${chat.id}`);
   if (open) link.setAttribute("aria-current", "page");
-  setText($(".title", item), chat.title);
+  setText($(".title", item), chat.title || t("newChat"));
   link.title = chat.title;
-  show($(".running", item), chat.running);
-  if (chat.running) setText($(".running", item), t("running"));
+  show($(".running", item), running);
+  if (running) setText($(".running", item), t("running"));
   for (const button of item.querySelectorAll("button"))
     button.setAttribute("aria-label", `${button.title}: ${chat.title}`);
   return item;

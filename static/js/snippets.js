@@ -116,7 +116,6 @@ ${imports}
 URL = ${JSON.stringify(`${origin}/api/chat${query(request)}`)}
 BODY = ${literal(bodyOf(request))}
 
-
 def answer():
     data = json.dumps(BODY).encode()
     request = urllib.request.Request(URL, data, {"Content-Type": "application/json"})
@@ -133,11 +132,15 @@ def answer():
                 yield line["message"].get("content", "")
             elif not field:
                 event = ""
-${imports ? "" : `
+${
+  imports
+    ? ""
+    : `
 
 for piece in answer():
     print(piece, end="", flush=True)
-`}`;
+`
+}`;
 }
 
 /** @param {string} origin @param {Request} request */

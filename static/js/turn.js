@@ -1,40 +1,26 @@
 /** One turn on the page: the prompt, and the answer as it grows. */
-import { $, fromTemplate, h, icon, patch, setText, show } from "./dom.js";
+import { fileMark } from "./attachments.js";
+import { $, fromTemplate, h, icon, setText, show } from "./dom.js";
+import { recallText, rememberText } from "./drafts.js";
+import { liveRate } from "./answer.js";
+import { Following } from "./following.js";
 import * as format from "./format.js";
-import { Incremental } from "./markdown.js";
-import { isActive, liveRate, shownAnswer } from "./state.js";
+import { composes } from "./platform.js";
+import { Prose } from "./prose.js";
+import { isActive, shownAnswer } from "./state.js";
 import { maybe, t } from "./strings.js";
 
-/** @typedef {import("./state.js").Turn} Turn */
-/** @typedef {import("./state.js").Answer} Answer */
+/** @import { Answer, Failure, Turn } from "./types.js" */
 
+/** Where fingers type, Enter is the only way to a new line. */
+const touch = matchMedia("(pointer: coarse)");
 /** Phases shorter than this are noise in the line. */
 const NOTABLE_MS = 400;
 const STALLED_MS = 10_000;
 const CAUGHT_UP_MS = 4_000;
 
-/** Markdown that grows in place. */
-class Prose {
-  #incremental = new Incremental();
-  /** @type {import("./markdown.js").Node_[]} */ #tree = [];
-  #length = 0;
-  #element;
-
-  /** @param {HTMLElement} element */
-  constructor(element) {
-    this.#element = element;
-  }
-
-  /** @param {string} text the whole text; it begins with the text of the last call */
-  update(text) {
-    if (text.length === this.#length) return;
-    this.#incremental.push(text.slice(this.#length));
-    this.#length = text.length;
-    const tree = this.#incremental.tree();
-    patch(this.#element, this.#tree, tree);
-    this.#tree = tree;
-  }
-}
+/** A screen reader cannot be told to skip what it was given to say. */
+const MAX_SPOKEN = 800;
 
 export class TurnView {
   element = fromTemplate("t-turn");
@@ -42,21 +28,20 @@ export class TurnView {
   #text = $(".text", this.element);
   #thinking = /** @type {HTMLDetailsElement} */ ($(".thinking", this.element));
   #thoughts = $(".thoughts", this.element);
+  #thinker = new Following(this.#thoughts);
   #phase = $(".phase", this.element);
   /** @type {Answer | undefined} */ #answer;
-  /** @type {Prose} */ #prose;
-  /** @type {Prose} */ #thoughtProse;
+  #prose = new Prose(this.#text);
+  #thoughtProse = new Prose(this.#thoughts);
 
   /** @param {Turn} turn */
   constructor(turn) {
     this.element.dataset.turn = turn.id;
-    this.#prose = new Prose(this.#text);
-    this.#thoughtProse = new Prose(this.#thoughts);
-    this.update(turn);
   }
 
-  /** @param {Turn} turn */
-  update(turn) {
+  /** @param {Turn} turn @param {Turn[]} versions  the turn and those that stand beside it */
+  update(turn, versions) {
+    showSteps($(".versions", this.element), versions.indexOf(turn), versions.length);
     if (turn === this.turn) return;
     const first = !this.turn;
     this.turn = turn;
@@ -68,13 +53,14 @@ export class TurnView {
   }
 
   /** @param {Turn} turn */
-  #showPrompt({ prompt, images }) {
+  #showPrompt({ prompt, images, files }) {
     setText($(".prompt", this.element), prompt);
     show($(".prompt", this.element), prompt !== "");
     const list = $(".images", this.element);
-    show(list, images.length > 0);
+    show(list, images.length + files.length > 0);
     list.replaceChildren(
-      ...images.map((url, i) => h("li", {}, h("img", { src: url, alt: t("image", { n: i + 1 }) }))),
+      ...images.map(({ url }, i) => h("li", {}, h("img", { src: url, alt: t("image", { n: i + 1 }) }))),
+      ...files.map((file) => h("li", {}, fileMark(file))),
     );
   }
 
@@ -82,14 +68,14 @@ export class TurnView {
   #showAnswer(turn, answer) {
     const before = this.#answer?.id === answer.id ? this.#answer : undefined;
     if (!before) {
-      this.#text.replaceChildren();
-      this.#thoughts.replaceChildren();
-      this.#prose = new Prose(this.#text);
-      this.#thoughtProse = new Prose(this.#thoughts);
+      this.#prose.clear();
+      this.#thoughtProse.clear();
+      this.#thinker.start();
     }
     this.#answer = answer;
     this.element.dataset.status = answer.status;
-    this.#prose.update(answer.text);
+    // What was stopped is as unfinished as what still arrives.
+    this.#prose.update(answer.text, answer.status !== "done");
     this.#showThinking(answer, before);
     if (answer.tools !== before?.tools) this.#showTools(answer);
     if (answer.status !== before?.status || turn.answers.length > 1 || answer.figures !== before?.figures)
@@ -101,13 +87,14 @@ export class TurnView {
   #showThinking(answer, before) {
     show(this.#thinking, answer.thinking !== "");
     if (!answer.thinking) return;
-    this.#thoughtProse.update(answer.thinking);
     const thinks = isActive(answer) && !answer.thinkingMs;
+    this.#thoughtProse.update(answer.thinking, answer.status !== "done" && !answer.thinkingMs);
     // Opened and closed once each; in between it is the reader's.
     if (thinks && !before?.thinking) this.#thinking.open = true;
     if (!thinks && (!before || (isActive(before) && !before.thinkingMs))) this.#thinking.open = false;
-    if (thinks && this.#thinking.open) this.#thoughts.scrollTop = this.#thoughts.scrollHeight;
-    const known = answer.thinkingMs > 1 ? t("thought", { time: format.duration(answer.thinkingMs) }) : t("thoughtBriefly");
+    if (thinks && this.#thinking.open) this.#thinker.stay();
+    const known =
+      answer.thinkingMs > 1 ? t("thought", { time: format.duration(answer.thinkingMs) }) : t("thoughtBriefly");
     setText($("summary", this.#thinking), thinks ? t("thinking") : known);
   }
 
@@ -117,7 +104,13 @@ export class TurnView {
     show(list, tools.length > 0);
     list.replaceChildren(
       ...tools.map((call) =>
-        h("li", {}, icon("tool"), h("code", {}, call.name), h("pre", { tabindex: "0" }, JSON.stringify(call.arguments, null, 2))),
+        h(
+          "li",
+          {},
+          icon("tool"),
+          h("code", {}, call.name),
+          h("pre", { tabindex: "0" }, JSON.stringify(call.arguments, null, 2)),
+        ),
       ),
     );
   }
@@ -131,11 +124,7 @@ export class TurnView {
     if (answer.failure) setText($("p", failure), failureText(answer.failure));
     if (active) return;
     setText($(".figures", this.element), figuresText(answer));
-    const variants = $(".variants", this.element);
-    show(variants, turn.answers.length > 1);
-    setText($("span", variants), `${turn.shown + 1}/${turn.answers.length}`);
-    /** @type {HTMLButtonElement} */ ($("[data-do=previous]", variants)).disabled = turn.shown === 0;
-    /** @type {HTMLButtonElement} */ ($("[data-do=next]", variants)).disabled = turn.shown === turn.answers.length - 1;
+    showSteps($(".variants", this.element), turn.shown, turn.answers.length);
   }
 
   /** The line with the clock; called whenever something changed, and every second. @param {number} now */
@@ -153,35 +142,48 @@ export class TurnView {
   }
 
   /** The finished answer as a screen reader should say it. */
-  get spoken() {
-    return this.#text.textContent ?? "";
+  async spoken() {
+    const text = await this.#prose.spoken();
+    return text.length > MAX_SPOKEN ? `${text.slice(0, MAX_SPOKEN).replace(/\S*$/, "")}… ${t("saidMore")}` : text;
   }
 
-  /** Turn the prompt into a field. @param {(prompt: string) => void} done */
-  edit(done) {
+  /**
+   * Turn the prompt into a field.
+   * @param {(prompt: string) => void} done @param {() => void} closed  before that, or instead
+   */
+  edit(done, closed) {
     const prompt = $(".prompt", this.element);
     if (this.element.querySelector(".editing")) return;
-    const field = h("textarea", { "aria-label": t("edit"), rows: "3" });
-    field.value = this.turn?.prompt ?? "";
+    const field = h("textarea", { "aria-label": t("edit"), rows: "3", dir: "auto" });
+    const id = this.turn?.id ?? "";
+    field.value = recallText(id) || (this.turn?.prompt ?? "");
+    field.addEventListener("input", () => rememberText(id, field.value));
     const cancel = h("button", { type: "button", class: "plain" }, t("cancel"));
-    const form = h("form", { class: "editing" }, field, h("div", { class: "row" }, cancel, h("button", { class: "primary" }, t("editDone"))));
+    const form = h(
+      "form",
+      { class: "editing" },
+      field,
+      h("div", { class: "row" }, cancel, h("button", { class: "primary" }, t("send"))),
+    );
     const close = () => {
+      rememberText(id, "");
       form.remove();
       show(prompt, true);
+      closed();
       $("[data-do=edit]", this.element).focus();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      const text = field.value.trim();
+      const text = field.value.trimEnd();
       close();
       if (text) done(text);
     });
     form.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
+      if (composes(event)) return;
       if (event.key === "Escape") {
         event.stopPropagation();
         close();
-      } else if (event.key === "Enter" && !event.shiftKey) {
+      } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey || !(event.shiftKey || touch.matches))) {
         event.preventDefault();
         form.requestSubmit();
       }
@@ -203,7 +205,7 @@ export class TurnView {
   }
 }
 
-/** @param {import("./state.js").Failure} failure */
+/** @param {Failure} failure */
 export function failureText({ code, error }) {
   const known = maybe(`error_${code}`);
   return [known, error === known ? "" : error].filter(Boolean).join(" ");
@@ -212,23 +214,27 @@ export function failureText({ code, error }) {
 /** "queued 4 s → loading the model 8 s → reading the prompt" @param {Answer} answer @param {number} now */
 function phaseText(answer, now) {
   if (answer.status === "reconnecting") return t("reconnecting");
-  const past = answer.steps.filter((step) => step.ms >= NOTABLE_MS).map((step) => `${phaseName(step.phase)} ${format.clock(step.ms)}`);
+  const past = answer.steps
+    .filter((step) => step.ms >= NOTABLE_MS)
+    .map((step) => `${phaseName(step.phase)} ${format.clock(step.ms)}`);
   const line = [...past, current(answer, now)].join(" → ");
   const silent = now - answer.lastAt;
-  if (answer.phase === "generating" && silent > STALLED_MS) return `${line} · ${t("stalled", { time: format.clock(silent) })}`;
+  if (answer.phase === "generating" && silent > STALLED_MS)
+    return `${line} · ${t("stalled", { time: format.clock(silent) })}`;
   return now - answer.caughtUpAt < CAUGHT_UP_MS ? `${line} · ${t("caughtUp")}` : line;
 }
 
 /** @param {Answer} answer @param {number} now */
 function current(answer, now) {
-  const { phase, position, phaseAt } = answer;
+  const { phase, position, progress, phaseAt } = answer;
   if (!phase) return t("connecting");
   if (phase === "generating") {
     const rate = liveRate(answer, now);
     return rate ? format.rate(rate) : t("generating");
   }
   const name = phase === "queued" && position ? t("queuedAt", { n: position }) : phaseName(phase);
-  return `${name} ${format.clock(now - phaseAt)}`;
+  const share = progress ? ` ${Math.round(progress * 100)}%` : "";
+  return `${name}${share} ${format.clock(now - phaseAt)}`;
 }
 
 /** A phase of a later gateway is shown as it is called there. @param {string} phase */
@@ -250,3 +256,11 @@ function figuresText(answer) {
   return parts.join(" · ");
 }
 
+/** "‹ 2/3 ›" @param {HTMLElement} element @param {number} at @param {number} count */
+function showSteps(element, at, count) {
+  show(element, count > 1);
+  setText($("span", element), `${at + 1}/${count}`);
+  const [previous, next] = element.querySelectorAll("button");
+  if (previous) previous.disabled = at === 0;
+  if (next) next.disabled = at === count - 1;
+}

@@ -1,5 +1,5 @@
 /**
- * Asks with the gateway's own client, prints the text as it comes, and what ends the loop:
+ * Asks with the gateway's own client, and prints the text and what ended the loop:
  * node ask.mjs BASE HOW [KEY]
  *
  * HOW is `whole`, or what to do at the first chunk: `stop`, `abort` or `leave`; `early` stops before there is one.

@@ -1,9 +1,11 @@
 """Every client as one function: it reads the stream at a URL, and yields its events as the client gave them.
 
-What was found out about them, and stands in the code where it matters:
+What we have found out about them:
 
 - `eventsource`, `eventsource-client` and Chromium reconnect after every cut, and stop at a 204.
 - `undici` does as well, but its timer does not keep Node alive.
+- `event-source-polyfill` sends its last id in the query. It stops at a 204 where it uses XMLHttpRequest; with `fetch`
+  it takes a 204 for a broken connection and comes back, so that its user has to close it at the end.
 - `fetch-event-source` reconnects after a cut, but not after a clean end; it does not run without a page around it.
 - `httpx-sse` yields an empty message for a block that has only `retry:`.
 - `httpx-sse`, `sseclient-py` and curl do not reconnect.
@@ -31,7 +33,7 @@ from tests.sse import Event, parse
 HERE = Path(__file__).parent
 
 Client = Callable[[str, str, Browser], AsyncIterator[Event]]
-"""Of a stream's URL and the gateway's own, which differ when the network between is bad."""
+"""It is given a stream's URL and the gateway's own, which differ when there is a bad network in between."""
 
 IN_A_PAGE = """
 async ({url, client}) => {
@@ -62,7 +64,7 @@ FRONTEND = Starlette(routes=[Route("/", blank)])
 
 
 def as_event(given: dict[str, Any]) -> Event | None:
-    """From what a page or `read.mjs` tells: an event as such, or one of `client.js`, which knows some more."""
+    """The event that a page or `read.mjs` prints: a plain one, or one of `client.js`, which has further types."""
     match given:
         case {"event": name, "data": data}:
             return Event(name, data.encode(), given.get("id"))
@@ -76,7 +78,7 @@ def as_event(given: dict[str, Any]) -> Event | None:
 
 
 async def lines(*command: str | Path) -> AsyncIterator[bytes]:
-    """What a command prints. It has to end well, and by itself."""
+    """The lines that a command prints. It must end by itself, with success."""
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, limit=2**24)
     assert process.stdout
     try:
@@ -151,6 +153,7 @@ CLIENTS: dict[str, Client] = {
     "EventSource in Chromium": in_chromium(None),
     "eventsource": in_node("eventsource"),
     "undici": in_node("undici"),
+    "event-source-polyfill": in_node("event-source-polyfill"),
     "eventsource-client": in_node("eventsource-client"),
     "fetch-event-source": in_node("fetch-event-source"),
     "httpx-sse": httpx_sse,

@@ -2,9 +2,10 @@
  * Reads a stream with one of the clients, and prints what it was given, an event a line:
  * node read.mjs CLIENT URL [forgetful]
  *
- * A forgetful reader does not stop at the end: it is the client that has to, when it is told so.
+ * A forgetful reader does not stop at the end: the client has to, when it is told to.
  */
 import { fetchEventSource } from "@microsoft/fetch-event-source";
+import polyfill from "event-source-polyfill";
 import { EventSource } from "eventsource";
 import { createEventSource } from "eventsource-client";
 import { EventSource as UndiciEventSource } from "undici";
@@ -15,7 +16,7 @@ const NAMES = ["message", "meta", "status", "end"];
 
 const write = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 
-/** Prints an event; whether it was the last one. */
+/** Prints an event, and returns whether it was the last one. */
 function print(event, data, id) {
   write({ event, data, id });
   return event === "end" && mode !== "forgetful";
@@ -36,6 +37,7 @@ const READERS = {
   },
   eventsource: () => standard(EventSource),
   undici: () => standard(UndiciEventSource),
+  "event-source-polyfill": () => standard(polyfill.EventSourcePolyfill),
   "eventsource-client": () => {
     const source = createEventSource({
       url,
@@ -43,7 +45,7 @@ const READERS = {
     });
   },
   "fetch-event-source": async () => {
-    // It wants a page around it.
+    // It expects a page around it.
     globalThis.window = globalThis;
     globalThis.document = { removeEventListener() {} };
     const stop = new AbortController();

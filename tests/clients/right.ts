@@ -87,6 +87,7 @@ const WORDS: Record<ErrorCode, string> = {
   bad_upstream: "That is no Ollama.",
   busy: "Wait a little.",
   cancelled: "Stopped.",
+  conflict: "This was asked before, but not in these words.",
   connect_timeout: "Ollama is away.",
   first_token_timeout: "The model is too slow.",
   forbidden_host: "Not this name.",

@@ -14,7 +14,7 @@ KEY = "ada-0123456789abcdef"
 
 
 async def ask(base: str, how: str = "whole", *key: str) -> Any:
-    """What `ask.mjs` has to say in the end."""
+    """What `ask.mjs` prints."""
     [told] = [line async for line in lines("node", HERE / "ask.mjs", base, how, *key)]
     return json.loads(told)
 
@@ -26,7 +26,7 @@ async def endless(peer: Peer) -> None:
 
 
 async def test_an_answer_survives_cuts() -> None:
-    """It is asked for once."""
+    """Ollama is asked for it once."""
     words = [f"word {number} " for number in range(60)]
 
     async def answer(peer: Peer) -> None:
@@ -49,7 +49,7 @@ async def test_an_answer_survives_cuts() -> None:
     [("stop", None, "first"), ("abort", "AbortError", "first"), ("leave", None, "first"), ("early", None, "")],
 )
 async def test_however_it_is_left_ollama_stops(how: str, error: str | None, text: str) -> None:
-    """Long before its resume window."""
+    """It does so long before the resume window ends."""
     async with upstream(silence if how == "early" else endless) as ollama, gateway(ollama.url) as gw:
         told = await ask(gw.url, how)
         assert told["text"] == text
@@ -67,7 +67,7 @@ async def test_what_fails_is_thrown_in_the_gateways_words() -> None:
             "message": "out of memory",
             "code": "ollama_error",
             "phase": "generating",
-            "retryable": False,
+            "retryable": True,
             "status": 0,
         }
 

@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pydantic import BaseModel
 
+from gateway.asks.bodies import ChatBody, GenerateBody, Message, Options
 from gateway.hooks import Rejected
-from gateway.openapi import SCHEMAS
-from gateway.relay import Kind, Outcome, Phase
-from gateway.requests import ChatBody, GenerateBody, Message, Options
-from gateway.routes.page import STATIC
+from gateway.jobs import Kind, Outcome, Phase
+from gateway.replicas.mirror import obituary
+from gateway.streams.buffer import EventBuffer
+from gateway.streams.ledger import Ledger
+from gateway.streams.shelf import Shelf
+from gateway.web.openapi import SCHEMAS
+from gateway.web.routes.page import STATIC
+from tests.asks import quick
+from tests.gateways import gateway
+from tests.sse import Event, parse
 from tests.test_docs import error_classes
 from tests.transcripts import NAMES, load
 
@@ -24,29 +30,45 @@ TSC = HERE.parent / "page/node_modules/.bin/tsc"
 CLIENT = json.dumps(str(STATIC / "client.js"))
 TYPES = (STATIC / "client.d.ts").read_text()
 CLIENT_CODES = {"gone", "unreachable"}
-"""What the client finds out by itself."""
+"""The codes of the errors that the client finds out by itself."""
 BEFORE_AND_BETWEEN = {"request", "connection"}
-"""Where an error may be beside a stream's phases."""
+"""The phases of errors outside of a stream."""
 
 
-async def tsc(project: Path) -> list[tuple[str, int, str]]:
-    """The errors of a project: the file's name, the line and the code."""
+Found = dict[str, list[tuple[int, str]]]
+"""The errors of each module: line and code."""
+
+
+async def tsc(project: Path) -> Found:
     process = await create_subprocess_exec(TSC, "--project", project, "--pretty", "false", stdout=PIPE)
     output, _ = await process.communicate()
-    found = re.findall(r"^(?:.*/)?([^/\n]+)\((\d+),\d+\): error (TS\d+):", output.decode(), re.MULTILINE)
-    assert len(found) == output.count(b": error "), output.decode()
-    return [(name, int(line), code) for name, line, code in found]
+    errors = re.findall(r"^(?:.*/)?([^/\n]+)\((\d+),\d+\): error (TS\d+):", output.decode(), re.MULTILINE)
+    assert len(errors) == output.count(b": error "), output.decode()
+    found: Found = {}
+    for name, line, code in errors:
+        found.setdefault(name, []).append((int(line), code))
+    return found
 
 
-async def test_right_code_passes_and_every_mistake_is_an_error() -> None:
+async def compiled(path: Path, modules: dict[str, list[str]]) -> Found:
+    """The errors of modules that begin with these lines and know the client's types, and of right.ts and wrong.ts.
+
+    They are compiled all at once, because the compiler takes four seconds for the standard library alone.
+    """
+    names = sorted(set(re.findall(r"^export (?:type|interface) (\w+)", TYPES, re.MULTILINE)))
+    imports = f"import type {{ {', '.join(names)} }} from {CLIENT};"
+    for name, lines in modules.items():
+        (path / name).write_text("\n".join([*lines, imports]))
+    files = [*modules, str(HERE / "right.ts"), str(HERE / "wrong.ts")]
+    project = path / "tsconfig.json"
+    project.write_text(json.dumps({"extends": str(HERE / "tsconfig.json"), "files": files}))
+    return await tsc(project)
+
+
+def mistakes() -> list[tuple[int, str]]:
+    """The errors that wrong.ts says it has."""
     lines = (HERE / "wrong.ts").read_text().splitlines()
-    expected = [
-        ("wrong.ts", number, found[1])
-        for number, line in enumerate(lines, 1)
-        if (found := re.search("// (TS.+)$", line))
-    ]
-    assert len(expected) > 20
-    assert await tsc(HERE / "tsconfig.json") == expected
+    return [(number, found[1]) for number, line in enumerate(lines, 1) if (found := re.search("// (TS.+)$", line))]
 
 
 def fields(model: type[BaseModel]) -> set[str]:
@@ -64,7 +86,7 @@ CONTRACT: dict[str, set[str]] = {
     "Phase": set(Phase),
     "Outcome": set(Outcome),
     'ErrorPayload["phase"]': set(Phase) | BEFORE_AND_BETWEEN,
-    'StatusEvent["phase"]': {Phase.QUEUED, Phase.LOADING, Phase.PROMPT},
+    'StatusEvent["phase"]': {Phase.QUEUED, Phase.STARTING, Phase.LOADING, Phase.PROMPT},
     "keyof ChatBody": fields(ChatBody),
     "keyof GenerateBody": fields(GenerateBody),
     "keyof Message": fields(Message),
@@ -77,14 +99,14 @@ CONTRACT: dict[str, set[str]] = {
         re.findall(r"^export (?:const|class|function) (\w+)", (STATIC / "client.js").read_text(), re.MULTILINE)
     ),
 }
-"""What the types name, and the names that the code has."""
+"""Types, and the names that the code has for them."""
 
 
 RECORDED = {"/api/chat": "ChatChunk", "/api/generate": "GenerateChunk", "/api/pull": "PullChunk"}
 """The types of Ollama's lines, by what was asked."""
 
 MAX_LINE = 10_000
-"""Of a recording that is compiled; the only longer one has arguments for a tool, which no type describes."""
+"""The longest recorded line that is compiled; the only longer one holds a tool's arguments, which no type describes."""
 
 
 def recorded(path: str) -> list[Any]:
@@ -97,43 +119,72 @@ def recorded(path: str) -> list[Any]:
     return [chunk for chunk in chunks if "error" not in chunk]
 
 
-async def compiled(path: Path, lines: list[str]) -> list[tuple[str, int, str]]:
-    """The errors of a module that begins with these lines, and knows the client's types."""
-    names = sorted(set(re.findall(r"^export (?:type|interface) (\w+)", TYPES, re.MULTILINE)))
-    imports = f"import type {{ {', '.join(names)} }} from {CLIENT};"
-    (path / "module.ts").write_text("\n".join([*lines, imports]))
-    project = path / "tsconfig.json"
-    project.write_text(json.dumps({"extends": str(HERE / "tsconfig.json"), "files": ["module.ts"]}))
-    return await tsc(project)
+def chunks(more: dict[str, Any]) -> list[str]:
+    """TypeScript that is an error for each type of Ollama's lines that does not have all of these, with `more`."""
+    found = {type_: [chunk | more for chunk in recorded(path)] for path, type_ in RECORDED.items()}
+    assert min(map(len, found.values())) > 10
+    return [f"({json.dumps(each)}) satisfies {type_}[];" for type_, each in found.items()]
 
 
-async def test_its_chunks_are_what_ollama_sends(tmp_path: Path) -> None:
-    """No field is missing in the types, and none is promised that is not there."""
-    chunks = {type_: recorded(path) for path, type_ in RECORDED.items()}
-    assert min(map(len, chunks.values())) > 10
-    assert (
-        await compiled(tmp_path, [f"({json.dumps(each)}) satisfies {type_}[];" for type_, each in chunks.items()]) == []
-    )
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "complete": ("/api/chat?prompt=Hi&model=llama3.2", {}),
+    "queued": ("/api/generate?prompt=Hi&model=llama3.2", {"max_active": 1}),
+    "refused": ("/api/chat?prompt=Hi&model=nope", {}),
+    "failed": ("/api/chat?prompt=Hi&model=fault:crash", {}),
+    "timed out": ("/api/chat?prompt=Hi&model=fault:stall", {"idle_timeout": 0.1}),
+    "before a stream": ("/api/chat", {}),
+}
+"""Streams that end in different ways, and the settings they need."""
+
+EVENTS = {"meta": "MetaEvent", "status": "StatusEvent", "end": "EndEvent"}
 
 
-async def test_a_wrong_chunk_would_be_found(tmp_path: Path) -> None:
-    wrong = [
-        f"({json.dumps([recorded(path)[0] | {'extra': 1}])}) satisfies {type_}[];" for path, type_ in RECORDED.items()
+def satisfies(event: Event) -> str:
+    """TypeScript that is an error unless the types have this event as `client.js` hands it out."""
+    given = event.json | ({"id": event.id} if event.id else {})
+    if event.name == "message":
+        return f"({json.dumps({'type': 'error'} | given)}) satisfies ErrorEvent;"
+    return f"({json.dumps({'type': event.name} | given)}) satisfies {EVENTS[event.name]};"
+
+
+async def sent() -> list[str]:
+    """TypeScript of the events of every way in which a stream ends, a lost writer included."""
+    seen: list[Event] = []
+    for path, settings in WAYS.values():
+        async with gateway(quick(), **settings) as gw:
+            seen += await gw.read(path, headers={"Accept": "text/event-stream"})
+    buffer = EventBuffer("0" * 32, b"", "", Shelf[Any](Ledger(1000), max_stream_bytes=1000, retain_seconds=1))
+    buffer.end_lost(*obituary(buffer.last, "The replica is gone."))
+    seen += [
+        event async for chunk in buffer.read(0) for block in chunk.split(b"\n\n") if block and (event := parse(block))
     ]
-    assert [line for _, line, _ in await compiled(tmp_path, wrong)] == [1, 2, 3]
+    sidecars = [event for event in seen if event.name != "message" or "error" in event.json]
+    assert {(event.json.get("code"), event.json.get("outcome")) for event in sidecars} >= {
+        ("producer_lost", None),
+        ("idle_timeout", None),
+        (None, "complete"),
+    }
+    return [satisfies(event) for event in sidecars]
 
 
-async def contract(path: Path, types: dict[str, set[str]]) -> list[tuple[str, int, str]]:
-    """The errors in what says that the types are as `types` has them; the line is the place in it, from 1."""
-    return await compiled(path, [exactly(type_.replace("CLIENT", CLIENT), names) for type_, names in types.items()])
+def contract(change: Callable[[set[str]], set[str]]) -> list[str]:
+    """TypeScript that claims the `CONTRACT`, with changed names."""
+    return [exactly(type_.replace("CLIENT", CLIENT), change(names)) for type_, names in CONTRACT.items()]
 
 
-async def test_its_names_are_those_of_the_code(tmp_path: Path) -> None:
-    wrong = [list(CONTRACT)[line - 1] for _, line, _ in await contract(tmp_path, CONTRACT)]
-    assert wrong == []
-
-
-@pytest.mark.parametrize("change", [lambda names: names | {"one_more"}, lambda names: set(sorted(names)[1:])])
-async def test_one_name_more_or_less_would_be_found(change: Callable[[set[str]], set[str]], tmp_path: Path) -> None:
-    changed = {type_: change(names) for type_, names in CONTRACT.items()}
-    assert [line for _, line, _ in await contract(tmp_path, changed)] == [*range(1, len(CONTRACT) + 1)]
+async def test_types(tmp_path: Path) -> None:
+    """What the types say is what is sent, to the name, and whatever differs is an error."""
+    every_chunk, every_name = [1, 2, 3], [*range(1, len(CONTRACT) + 1)]
+    modules = {
+        "chunks.ts": chunks({}),
+        "other-chunks.ts": chunks({"extra": 1}),
+        "events.ts": await sent(),
+        "names.ts": contract(lambda names: names),
+        "more-names.ts": contract(lambda names: names | {"one_more"}),
+        "fewer-names.ts": contract(lambda names: set(sorted(names)[1:])),
+    }
+    found = await compiled(tmp_path, modules)
+    assert len(mistakes()) > 20
+    assert found.pop("wrong.ts") == mistakes()
+    wrong = {name: sorted({line for line, _ in errors}) for name, errors in found.items()}
+    assert wrong == {"other-chunks.ts": every_chunk, "more-names.ts": every_name, "fewer-names.ts": every_name}

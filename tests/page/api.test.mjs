@@ -21,17 +21,20 @@ const answer = (status, body) => new Response(body === undefined ? null : JSON.s
 
 test("models, presets and streams", async () => {
   const api = new Api();
-  answers = [answer(200, { models: [] }), answer(200, { presets: [] }), answer(201, { url: "/api/streams/s" }), answer(204)];
+  answers = [
+    answer(200, { models: [] }),
+    answer(200, { presets: [] }),
+    answer(201, { url: "/api/streams/s" }),
+    answer(204),
+  ];
   assert.deepEqual(await api.models(), { models: [] });
   assert.deepEqual(await api.presets(), { presets: [] });
   assert.deepEqual(await api.createStream({ chat: {} }), { url: "/api/streams/s" });
   assert.equal(await api.deleteStream("/api/streams/s"), null);
-  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
-    "GET /api/models",
-    "GET /api/presets",
-    "POST /api/streams",
-    "DELETE /api/streams/s",
-  ]);
+  assert.deepEqual(
+    asked.map(({ method, url }) => `${method} ${url}`),
+    ["GET /api/models", "GET /api/presets", "POST /api/streams", "DELETE /api/streams/s"],
+  );
   assert.equal(asked[2].body, '{"chat":{}}');
   assert.equal(asked[2].headers["Content-Type"], "application/json");
 });
@@ -47,6 +50,16 @@ test("a proxy's page of HTML is an error with its status", async () => {
   answers = [new Response("<h1>Bad gateway</h1>", { status: 502, statusText: "Bad Gateway" })];
   const error = await new Api().models().catch((error) => error);
   assert.deepEqual([error.message, error.code], ["Bad Gateway", "http_502"]);
+});
+
+test("a start whose answer is lost is sent again, with the same key; a refusal is not", async () => {
+  answers = [undefined, new Response("<h1>", { status: 502 }), answer(201, { url: "/api/streams/s" })];
+  assert.deepEqual(await new Api().createStream({ chat: {} }), { url: "/api/streams/s" });
+  assert.equal(asked.length, 3);
+  assert.equal(new Set(asked.map(({ headers }) => headers["Idempotency-Key"])).size, 1);
+  answers = [new Response("<h1>", { status: 413 })];
+  assert.equal((await new Api().createStream({ chat: {} }).catch((error) => error)).status, 413);
+  assert.equal(asked.length, 4);
 });
 
 test("a gateway that does not answer has a code of its own", async () => {

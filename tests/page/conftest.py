@@ -1,38 +1,24 @@
-"""One Chromium for all tests of the page; what every one of them must not do is checked at its end."""
+"""A Chromium for each test of the page; what every one of them must not do is checked at its end."""
 
-import os
 from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
-from tests.page.pages import ARGUMENTS, Visits
+from tests.page.pages import Visits, chromium, visiting
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    """The system's Chromium. The back/forward cache is on, as it is for people."""
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"),
-            args=ARGUMENTS,
-            ignore_default_args=["--disable-back-forward-cache"],
-        )
-        yield chromium
-        await chromium.close()
+    """The system's Chromium, on the loop of the test. On a loop that lasts longer it failed in whole runs.
+
+    The back/forward cache is on, as it is for people, where there is one.
+    """
+    async with chromium(ignore_default_args=["--disable-back-forward-cache"]) as browser:
+        yield browser
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def visits(browser: Browser) -> AsyncIterator[Visits]:
-    """Opens pages; at the end no page may have had an error, a CSP violation or asked another origin."""
-    visits = Visits(browser)
-    yield visits
-    await visits.leave()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test of this folder shares the browser's event loop."""
-    for item in items:
-        if item.path.is_relative_to(os.path.dirname(__file__)):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    async with visiting(browser) as visits:
+        yield visits

@@ -6,6 +6,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from playwright.async_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    FilePayload,
     Locator,
     Page,
     Request,
@@ -20,6 +23,8 @@ from playwright.async_api import (
     async_playwright,
     expect,
 )
+
+from tests.gateways import stopped
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -29,9 +34,10 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # An address that is not this machine's own is no secure context: how a page is seen in a LAN over HTTP.
-    "--host-resolver-rules=MAP 192.0.2.1 127.0.0.1",
 ]
+LAN = "192.0.2.1"
+"""An address that is not this machine's own is no secure context: a page is seen as in a LAN over HTTP."""
+
 LONG = 20_000
 """Milliseconds that anything may take on a busy machine."""
 expect.set_options(timeout=LONG)
@@ -39,16 +45,9 @@ expect.set_options(timeout=LONG)
 Turns = list[dict[str, Any]]
 
 READ_TURNS = """async () => {
-  const db = await new Promise((resolve) => {
-    const request = indexedDB.open("gateway");
-    request.onsuccess = () => resolve(request.result);
-  });
-  const all = await new Promise((resolve) => {
-    const request = db.transaction("turns").objectStore("turns").getAll();
-    request.onsuccess = () => resolve(request.result);
-  });
-  db.close();
-  return all.filter((turn) => turn.chat === location.hash.slice(1)).sort((a, b) => a.at - b.at);
+  const { History } = await import("/static/js/history.js");
+  window.stored ??= new History();
+  return window.stored.turns(location.hash.slice(1));
 }"""
 
 CSP_LISTENER = """
@@ -58,11 +57,17 @@ addEventListener("securitypolicyviolation", (event) =>
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """The system's browser."""
+async def chromium(*names: str, **options: Any) -> AsyncIterator[Browser]:
+    """The system's browser, for which these names are this machine's, besides the address `LAN`.
+
+    Chromium without its windows draws the same page in half the CPU time; `CHROMIUM` may name any other. `options` are
+    Playwright's.
+    """
+    shell = os.environ.get("CHROMIUM") or which("chromium-headless-shell") or which("chromium")
+    rules = ",".join(f"MAP {name} 127.0.0.1" for name in (LAN, *names))
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=ARGUMENTS
+            **{"executable_path": shell, "args": [*ARGUMENTS, f"--host-resolver-rules={rules}"]} | options
         )
         yield browser
         await browser.close()
@@ -112,8 +117,17 @@ class Visit:
         turns = await self.turns.count()
         await self.prompt.fill(prompt)
         await expect(self.page.locator("#send")).to_be_enabled()  # the models are known
-        await self.prompt.press("Enter")
+        await self.prompt.press("Control+Enter")  # Enter alone is a new line where fingers type
         await expect(self.turns).to_have_count(turns + 1)
+
+    async def attach(self, files: dict[str, bytes]) -> None:
+        """Choose files by name. The browser tells some of their types."""
+        types = {".png": "image/png", ".txt": "text/plain"}
+        chosen: list[FilePayload] = [
+            {"name": name, "mimeType": types.get(Path(name).suffix, ""), "buffer": content}
+            for name, content in files.items()
+        ]
+        await self.page.locator("#files").set_input_files(chosen)
 
     async def hold(self, pattern: str) -> asyncio.Event:
         """Keep requests of the URLs that match waiting whenever the event is not set."""
@@ -127,10 +141,13 @@ class Visit:
         return go
 
     async def answered(self) -> str:
-        """The Markdown of the last answer, once it is complete and kept."""
+        """The Markdown of the last answer, once it is complete, kept and shown."""
         await expect(self.turns.last).to_have_attribute("data-status", "done", timeout=3 * LONG)
         turns = await self.saved(lambda turns: turns[-1]["answers"][-1]["status"] == "done")
-        return str(turns[-1]["answers"][-1]["text"])
+        text = str(turns[-1]["answers"][-1]["text"])
+        if text:
+            await expect(self.turns.last.locator(".text:not(:empty)")).to_have_count(1)
+        return text
 
     async def saved(self, until: Callable[[Turns], bool]) -> Turns:
         """The turns of the open chat in the browser's database, as soon as `until` holds for them."""
@@ -148,7 +165,7 @@ class Visit:
     def _note(self, message: ConsoleMessage) -> None:
         network = message.text.startswith("Failed to load resource") or "net::ERR" in message.text
         # The page may still have been loading or asking when the test stopped its server at its end.
-        excused = network and (self.network_fails or not listening(self.url))
+        excused = network and (self.network_fails or self.url in stopped or not listening(self.url))
         if message.type in ("error", "warning") and not excused:
             self.bad.append(f"{message.type}: {message.text}")
 
@@ -181,7 +198,11 @@ class Visits:
 
     async def open(self, url: str, path: str = "/", *, network_fails: bool = False, **context: Any) -> Visit:
         """A new person with an empty browser, on the page at `url`. `context` is playwright's."""
-        self._contexts.append(await self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | context))
+        self._contexts.append(
+            await self._browser.new_context(
+                **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"} | context
+            )
+        )
         return await self.tab(url, path, network_fails=network_fails)
 
     async def tab(self, url: str, path: str = "/", *, network_fails: bool = False) -> Visit:
@@ -203,3 +224,11 @@ class Visits:
         for context in self._contexts:
             await context.close()
         assert not bad, "\n".join(bad)
+
+
+@asynccontextmanager
+async def visiting(browser: Browser) -> AsyncIterator[Visits]:
+    """Opens pages; at the end no page may have had an error, a CSP violation or asked another origin."""
+    visits = Visits(browser)
+    yield visits
+    await visits.leave()

@@ -96,6 +96,22 @@ async def pull(visits: Visits, folder: Path) -> None:
         await visit.page.screenshot(path=folder / "pull.png")
 
 
+async def markdown(visits: Visits, folder: Path, name: str, *, paper: bool = False, **context: Any) -> None:
+    """A long answer with all that models write, from top to bottom."""
+    text = (Path(__file__).parent / "answer.md").read_text()
+    async with serve(Parrot(text, piece=r"(?s).{1,40}", rate=500)) as ollama, gateway(ollama) as gw:
+        visit = await visits.open(gw.url, **context)
+        await visit.ask("Show me everything")
+        await visit.answered()
+        await expect(visit.page.locator(".text math").first).to_be_visible()
+        if paper:
+            await visit.page.pdf(path=folder / f"{name}.pdf")
+            return
+        height = await visit.page.evaluate("document.querySelector('#turns').scrollHeight")
+        await visit.page.set_viewport_size({"width": context["viewport"]["width"], "height": height + 300})
+        await visit.page.screenshot(path=folder / f"{name}.png")
+
+
 async def main(folder: Path) -> None:
     async with chromium() as browser:
         visits = Visits(browser)
@@ -103,6 +119,10 @@ async def main(folder: Path) -> None:
         await conversation(visits, folder, "desktop-dark", **DESKTOP, **DARK)
         await conversation(visits, folder, "phone", **PHONE)
         await conversation(visits, folder, "phone-dark", **PHONE, **DARK)
+        await markdown(visits, folder, "markdown", **DESKTOP)
+        await markdown(visits, folder, "markdown-dark", **DESKTOP, **DARK)
+        await markdown(visits, folder, "markdown-phone", **PHONE)
+        await markdown(visits, folder, "markdown-print", paper=True, **DESKTOP)
         for picture in (thinking, error, unreachable, pull):
             await picture(visits, folder)
 

@@ -4,9 +4,30 @@ import { test } from "node:test";
 import { SNIPPETS } from "../../static/js/snippets.js";
 
 const ORIGIN = "http://127.0.0.1:8000";
-const NASTY = "It's \"x\"\n`${y}` \\ true null </script>";
-const simple = { chat: { model: "m:1", messages: [{ role: "system", content: "Be brief" }, { role: "user", content: NASTY }], options: { seed: 7 }, think: true }, preset: "p", variables: { tone: "d'y" } };
-const long = { chat: { model: "m", messages: [{ role: "user", content: "a" }, { role: "assistant", content: "b" }, { role: "user", content: NASTY, images: ["QUJD".repeat(99)] }] } };
+const NASTY = 'It\'s "x"\n`${y}` \\ true null </script>';
+const simple = {
+  chat: {
+    model: "m:1",
+    messages: [
+      { role: "system", content: "Be brief" },
+      { role: "user", content: NASTY },
+    ],
+    options: { seed: 7 },
+    think: true,
+  },
+  preset: "p",
+  variables: { tone: "d'y" },
+};
+const long = {
+  chat: {
+    model: "m",
+    messages: [
+      { role: "user", content: "a" },
+      { role: "assistant", content: "b" },
+      { role: "user", content: NASTY, images: ["QUJD".repeat(99)] },
+    ],
+  },
+};
 
 /** Run a JavaScript snippet with everything it may touch; answers what it asked for. */
 async function run(code) {
@@ -18,7 +39,10 @@ async function run(code) {
   }
   const fetch = async (url, options) => {
     asked.push(String(url), JSON.parse(options.body));
-    return { json: async () => ({ url: "/api/streams/s" }), body: { getReader: () => ({ read: async () => ({ done: true }) }) } };
+    return {
+      json: async () => ({ url: "/api/streams/s" }),
+      body: { getReader: () => ({ read: async () => ({ done: true }) }) },
+    };
   };
   const body = `return (async () => { ${code} })()`;
   await new Function("EventSource", "fetch", body)(EventSource, fetch);
@@ -29,7 +53,15 @@ test("one prompt is one address for EventSource", async () => {
   const [url] = await run(SNIPPETS.EventSource(ORIGIN, simple));
   const { pathname, searchParams } = new URL(url);
   assert.equal(pathname, "/api/chat");
-  assert.deepEqual(Object.fromEntries(searchParams), { preset: "p", "variables.tone": "d'y", model: "m:1", prompt: NASTY, system: "Be brief", think: "true", "options.seed": "7" });
+  assert.deepEqual(Object.fromEntries(searchParams), {
+    preset: "p",
+    "variables.tone": "d'y",
+    model: "m:1",
+    prompt: NASTY,
+    system: "Be brief",
+    think: "true",
+    "options.seed": "7",
+  });
 });
 
 test("a conversation is posted first", async () => {

@@ -13,13 +13,15 @@ test("both languages have the same texts", () => {
 });
 
 test("every text is used, and every text that is used exists", () => {
-  const sources = readdirSync(new URL("js/", root)).filter((name) => name !== "strings.js");
+  const sources = readdirSync(new URL("js/", root), { recursive: true }).filter(
+    (name) => name.endsWith(".js") && name !== "strings.js",
+  );
   const code = sources.map((name) => readFileSync(new URL(`js/${name}`, root), "utf8")).join("\n");
   const page = readFileSync(new URL("index.html", root), "utf8");
   const named = [...page.matchAll(/data-(?:t|label|placeholder)="(\w+)"/g)].map((match) => match[1]);
   for (const key of named) assert.ok(key in tables.en, key);
   // Put together at run time from a name of the gateway or of a choice.
-  const composed = /^(?:error_|cap_|think_|theme_|queued$|loading$|prompt$|generating$|pulling$)/;
+  const composed = /^(?:error_|cap_|think_|theme_|queued$|starting$|loading$|prompt$|generating$|pulling$)/;
   for (const key of Object.keys(tables.en))
     assert.ok(composed.test(key) || named.includes(key) || new RegExp(`["']${key}["']|key: "${key}"`).test(code), key);
 });

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import FilePayload, Request, Route, expect
+from playwright.async_api import Request, Route, expect
 
 from gateway.demo import Simulator
 from tests.gateways import gateway
@@ -48,7 +48,7 @@ async def test_code_is_copied(visits: Visits) -> None:
         await visit.text.get_by_role("button", name="Copy").click()
         await expect(visit.page.get_by_role("status")).to_have_text("Copied")
         assert await visit.page.evaluate("navigator.clipboard.readText()") == "x = 1\n\ny = 2"
-        await visit.page.get_by_role("button", name="Copy the answer as Markdown").click()
+        await visit.page.get_by_role("button", name="Copy answer as Markdown").click()
         await visit.page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('Look:')")
 
 
@@ -92,9 +92,9 @@ async def test_answer_again_keeps_the_earlier_answer(visits: Visits) -> None:
         visit = await visits.open(gw.url)
         await visit.ask("Tell me something")
         await visit.answered()
-        await visit.page.get_by_role("button", name="Answer again", exact=True).click()
+        await visit.page.get_by_role("button", name="Regenerate", exact=True).click()
         await expect(visit.page.locator(".variants span")).to_have_text("2/2")
-        await visit.page.get_by_role("button", name="Answer again with another model").click()
+        await visit.page.get_by_role("button", name="Regenerate with another model").click()
         await visit.page.locator("#models [data-model='gemma3:latest']").click()
         await expect(visit.page.locator(".variants span")).to_have_text("3/3")
         await expect(visit.figures).to_contain_text("gemma3")
@@ -104,23 +104,36 @@ async def test_answer_again_keeps_the_earlier_answer(visits: Visits) -> None:
         await expect(visit.figures).to_contain_text("llama3.2")
 
 
-async def test_edit_and_ask_again_replaces_what_followed(visits: Visits) -> None:
-    """And undo brings it back."""
+async def test_an_edited_prompt_stands_beside_the_old_one(visits: Visits) -> None:
+    """With its own continuation and title; the old one and what followed it are a click away, also after a reload."""
     async with serve(parrot := Parrot("Yes.")) as ollama, gateway(ollama) as gw:
         visit = await visits.open(gw.url)
+        prompts = visit.page.locator(".asked .prompt")
         for prompt in ("first", "second"):
             await visit.ask(prompt)
             await visit.answered()
         await visit.turns.first.hover()
-        await visit.turns.first.get_by_role("button", name="Edit and ask again").click()
+        await visit.turns.first.get_by_role("button", name="Edit and resend").click()
         await visit.page.locator(".editing textarea").fill("changed")
         await visit.page.keyboard.press("Enter")
-        await expect(visit.turns).to_have_count(1)
+        await expect(prompts).to_have_text(["changed"])
         await visit.answered()
-        assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["changed"]
-        await visit.toast.get_by_role("button", name="Undo").click()
-        await expect(visit.page.locator(".asked .prompt")).to_have_text(["first", "second"])
-        await visit.saved(lambda turns: [turn["prompt"] for turn in turns] == ["first", "second"])
+        await expect(visit.page.locator(".chat .title")).to_have_text("changed")
+        await visit.ask("third")
+        await visit.answered()
+        assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["changed", "Yes.", "third"]
+        await expect(visit.page.locator(".versions:visible span")).to_have_text("2/2")
+        await visit.page.get_by_role("button", name="Previous version of this prompt").click()
+        await expect(prompts).to_have_text(["first", "second"])
+        await visit.saved(lambda turns: len(turns) == 4)
+        await visit.page.reload()
+        await expect(prompts).to_have_text(["first", "second"])
+        await visit.page.get_by_role("button", name="Next version of this prompt").click()
+        await expect(prompts).to_have_text(["changed", "third"])
+        await visit.ask("fourth")
+        await visit.answered()
+        asked = [message["content"] for message in parrot.bodies[-1]["messages"]]
+        assert asked == ["changed", "Yes.", "third", "Yes.", "fourth"]
 
 
 async def test_a_turn_is_deleted_and_brought_back(visits: Visits) -> None:
@@ -130,13 +143,13 @@ async def test_a_turn_is_deleted_and_brought_back(visits: Visits) -> None:
             await visit.ask(prompt)
             await visit.answered()
         await visit.turns.first.hover()
-        await visit.turns.first.get_by_role("button", name="Delete this turn").click()
+        await visit.turns.first.get_by_role("button", name="Delete this exchange").click()
         await expect(visit.turns).to_have_count(1)
         await visit.ask("third")
         await visit.answered()
         assert [message["content"] for message in parrot.bodies[-1]["messages"]] == ["second", "Yes.", "third"]
         await visit.turns.last.hover()
-        await visit.turns.last.get_by_role("button", name="Delete this turn").click()
+        await visit.turns.last.get_by_role("button", name="Delete this exchange").click()
         await visit.toast.get_by_role("button", name="Undo").click()
         await expect(visit.page.locator(".asked .prompt")).to_have_text(["second", "third"])
 
@@ -146,11 +159,11 @@ async def test_images_go_to_a_model_that_sees(visits: Visits) -> None:
     async with gateway(simulator := Simulator(**FAST)) as gw:
         visit = await visits.open(gw.url)
         await expect(visit.page.locator("#model .name")).to_have_text("llama3.2:latest")
-        await visit.page.get_by_role("button", name="Add images").click()
+        picture = {"a.png": PIXEL}
+        await visit.attach(picture)
         await expect(visit.toast).to_contain_text("llama3.2:latest cannot see images")
         await visit.choose("gemma3:latest")
-        picture: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}
-        await visit.page.locator("#files").set_input_files(picture)
+        await visit.attach(picture)
         await expect(visit.page.locator("#thumbs img")).to_have_count(1)
         event = """(kind) => {
           const data = new DataTransfer();
@@ -214,10 +227,10 @@ async def test_a_preset_and_its_variables(visits: Visits, tmp_path: Path) -> Non
         await expect(visit.page.locator(".preset-field .about")).to_have_text("Talks like one")
         await expect(visit.page.get_by_label("System prompt")).to_be_disabled()
         await expect(visit.page.get_by_label("Temperature")).to_be_disabled()
-        await expect(visit.page.get_by_label("Temperature")).to_have_attribute("placeholder", "Set by preset")
+        await expect(visit.page.get_by_label("Temperature")).to_have_attribute("placeholder", "Set by the preset")
         await visit.page.get_by_label("name", exact=True).fill("Mary")
         await visit.page.get_by_label("Preset").select_option("")
-        await expect(visit.page.get_by_label("Temperature")).to_have_attribute("placeholder", "Model's default")
+        await expect(visit.page.get_by_label("Temperature")).to_have_attribute("placeholder", "Model default")
         await visit.page.get_by_label("Preset").select_option("pirate")
         await expect(visit.page.get_by_label("name", exact=True)).to_have_value("Mary")
         await visit.page.get_by_role("button", name="Done").click()
@@ -314,8 +327,8 @@ async def test_images_added_before_the_models_are_known(visits: Visits) -> None:
         visit = await visits.open(gw.url)
         answered = await visit.hold("**/api/models")
         await visit.page.reload()
-        picture: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}
-        await visit.page.locator("#files").set_input_files(picture)
+        picture = {"a.png": PIXEL}
+        await visit.attach(picture)
         await expect(visit.page.locator("#thumbs img")).to_have_count(1)
         await visit.prompt.fill("What is this?")
         answered.set()

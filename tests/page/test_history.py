@@ -24,7 +24,7 @@ async def ask_in_new_chat(visit: Visit, prompt: str) -> None:
 async def test_chats_are_listed_newest_first_and_survive_a_reload(visits: Visits) -> None:
     async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw:
         visit = await visits.open(gw.url)
-        await expect(visit.page.locator("#no-chats")).to_contain_text("in this browser only")
+        await expect(visit.page.locator("#no-chats")).to_contain_text("stay in this browser")
         for prompt in ("apples", "pears\nand more"):
             await ask_in_new_chat(visit, prompt)
         await expect(titles(visit)).to_have_text(["pears", "apples"])
@@ -60,7 +60,7 @@ async def test_search_looks_into_prompts_and_answers(visits: Visits) -> None:
             await search.fill(query)
             await expect(titles(visit)).to_have_text(found)
         await search.fill("nothing like it")
-        await expect(visit.page.locator("#no-chats")).to_have_text("Nothing found.")
+        await expect(visit.page.locator("#no-chats")).to_have_text("No chats found.")
         await search.fill("")
         await expect(titles(visit)).to_have_count(2)
 

@@ -38,12 +38,12 @@ async def test_a_model_is_pulled_with_one_progress_over_all_layers(visits: Visit
         visit = await visits.open(gw.url)
         await visit.page.locator("#model").click()
         dialog = visit.page.locator("#models-dialog")
-        await dialog.get_by_label("Get a model from the Ollama library").fill("phi4")
-        await dialog.get_by_role("button", name="Pull").click()
+        await dialog.get_by_label("Download a model from the Ollama library").fill("phi4")
+        await dialog.get_by_role("button", name="Download").click()
         how = re.compile(r"[\d.]+ [GM]B of [\d.]+ GB · \d+ MB/s · \d+ s left")
         await expect(dialog.locator(".how")).to_have_text(how)
         await visit.page.reload()
-        await expect(visit.page.locator("#pull-mark")).to_have_text(re.compile(r"pulling [1-9]\d? %"))
+        await expect(visit.page.locator("#pull-mark")).to_have_text(re.compile(r"downloading [1-9]\d?%"))
         await visit.page.evaluate(
             """() => {
               window.values = [];
@@ -63,12 +63,12 @@ async def test_a_pull_that_fails_says_why_and_one_can_be_stopped(visits: Visits)
         visit = await visits.open(gw.url)
         await visit.page.locator("#model").click()
         dialog = visit.page.locator("#models-dialog")
-        name = dialog.get_by_label("Get a model from the Ollama library")
+        name = dialog.get_by_label("Download a model from the Ollama library")
         await name.fill("nope")
-        await dialog.get_by_role("button", name="Pull").click()
+        await dialog.get_by_role("button", name="Download").click()
         await expect(dialog.locator(".error")).to_contain_text("file does not exist")
         await name.fill("phi4")
-        await dialog.get_by_role("button", name="Pull").click()
+        await dialog.get_by_role("button", name="Download").click()
         await dialog.get_by_role("button", name="Stop").click()
         await simulator.until(lambda: simulator.running == 0)
         await expect(name).to_be_visible()
@@ -81,12 +81,12 @@ async def test_without_a_model_the_page_says_what_to_do_and_notices_when_it_is_d
     async with gateway(simulator) as gw:
         visit = await visits.open(gw.url)
         welcome = visit.page.locator("#welcome")
-        await expect(welcome).to_contain_text("No model installed yet")
+        await expect(welcome).to_contain_text("No models installed yet")
         await expect(welcome).to_contain_text("ollama pull llama3.2")
         await visit.prompt.fill("Hello")
         await expect(visit.page.get_by_role("button", name="Send")).to_be_disabled()
         simulator.models.update(installed)
-        await expect(welcome).to_contain_text("What shall we look at?")
+        await expect(welcome).to_contain_text("What can I help with?")
         await expect(visit.prompt).to_have_value("Hello")
         await expect(visit.page.get_by_role("button", name="Send")).to_be_enabled()
 
@@ -97,9 +97,9 @@ async def test_without_a_model_one_can_be_pulled_where_that_is_allowed(visits: V
     async with gateway(simulator, allow_pull=True) as gw:
         visit = await visits.open(gw.url)
         welcome = visit.page.locator("#welcome")
-        await welcome.get_by_label("Get a model from the Ollama library").fill("llama3.2")
-        await welcome.get_by_role("button", name="Pull").click()
-        await expect(welcome).to_contain_text("What shall we look at?")
+        await welcome.get_by_label("Download a model from the Ollama library").fill("llama3.2")
+        await welcome.get_by_role("button", name="Download").click()
+        await expect(welcome).to_contain_text("What can I help with?")
         await expect(visit.page.locator("#model")).to_have_text("llama3.2:latest")
 
 
@@ -113,11 +113,12 @@ async def test_without_ollama_the_page_names_the_setting_and_recovers(visits: Vi
         await expect(welcome).to_contain_text("GATEWAY_OLLAMA_URL")
         await expect(welcome).to_contain_text("ollama serve")
         proxy.refusing = False
-        await expect(welcome).to_contain_text("What shall we look at?")
+        await expect(welcome).to_contain_text("What can I help with?")
         await visit.ask("Hello")
         await visit.answered()
         proxy.refusing = True
         proxy.cut()
+        gw.state["streams"].upstreams.answers.forget()  # which are kept for a second
         await visit.page.locator("#model").click()
         await visit.page.keyboard.press("Escape")
         await expect(visit.page.locator("#banner")).to_contain_text("Ollama is not reachable")
@@ -129,11 +130,11 @@ async def test_without_ollama_the_page_names_the_setting_and_recovers(visits: Vi
 async def test_a_gateway_that_is_gone_is_told_from_ollama_that_is(visits: Visits) -> None:
     async with serve(Parrot("Yes.")) as ollama, gateway(ollama) as gw, cutting(gw.url) as proxy:
         visit = await visits.open(proxy.url, network_fails=True)
-        await expect(visit.page.locator("#welcome")).to_contain_text("What shall we look at?")
+        await expect(visit.page.locator("#welcome")).to_contain_text("What can I help with?")
         proxy.refusing = True
         proxy.cut()
         await visit.page.locator("#model").click()
         await visit.page.keyboard.press("Escape")
-        await expect(visit.page.locator("#welcome")).to_contain_text("The gateway does not answer")
+        await expect(visit.page.locator("#welcome")).to_contain_text("The gateway is not responding")
         proxy.refusing = False
-        await expect(visit.page.locator("#welcome")).to_contain_text("What shall we look at?")
+        await expect(visit.page.locator("#welcome")).to_contain_text("What can I help with?")

@@ -58,15 +58,15 @@ async def test_300_messages_are_opened_at_once(visits: Visits) -> None:
         await visit.answered()
         await visit.page.evaluate(
             """async (text) => {
-              const { openHistory } = await import("/static/js/history.js");
-              const { newAnswer, newChat, newTurn, NO_SETTINGS } = await import("/static/js/state.js");
-              const history = await openHistory();
+              const { History } = await import("/static/js/history.js");
+              const { newAnswer } = await import("/static/js/answer.js");
+              const { newChat, newTurn, NO_SETTINGS } = await import("/static/js/state.js");
               const chat = { ...newChat("m", NO_SETTINGS), title: "long" };
-              const answer = { ...newAnswer("m", null, []), status: "done", text };
-              const turns = Array.from({ length: 150 }, (_, n) =>
-                ({ ...newTurn(`prompt ${n}`, []), at: n + 1, answers: [answer] }));
-              await history.saveChat(chat);
-              await history.saveTurns(chat.id, turns);
+              const answer = { ...newAnswer("m", {}, 0), status: "done", text };
+              const turns = [];
+              for (let n = 0; n < 150; n++)
+                turns.push({ ...newTurn(`prompt ${n}`, [], [], turns.at(-1)), answers: [answer] });
+              await new History().restore(chat, turns);
             }""",
             TEXT[:2_000],
         )

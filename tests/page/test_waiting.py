@@ -14,17 +14,17 @@ from tests.servers import serve
 
 
 async def test_the_phase_line_tells_every_phase(visits: Visits) -> None:
-    """Loading, reading the prompt, writing; then the figures."""
+    """Loading, reading prompt, writing; then the figures."""
     simulator = Simulator(token_rate=25, load_seconds=1.5, prompt_seconds=1.5)
     async with gateway(simulator, status_interval=0.1) as gw:
         visit = await visits.open(gw.url)
         await visit.ask("Tell me something")
-        await expect(visit.phase).to_have_text(re.compile(r"^loading the model \d+ s$"))
-        await expect(visit.phase).to_have_text(re.compile(r"loading the model 1 s → reading the prompt \d+ s$"))
+        await expect(visit.phase).to_have_text(re.compile(r"^loading model \d+ s$"))
+        await expect(visit.phase).to_have_text(re.compile(r"loading model 1 s → reading prompt \d+ s$"))
         await expect(visit.phase).to_have_text(re.compile(r"→ \d+ tok/s$"))
         await visit.page.get_by_role("button", name="Stop").click()
         await expect(visit.turns.last).to_have_attribute("data-status", "cancelled")
-        await visit.page.get_by_role("button", name="Answer again", exact=True).click()
+        await visit.page.get_by_role("button", name="Regenerate", exact=True).click()
         await expect(visit.figures).to_have_text(
             re.compile(r"^\d+ tokens · \d+ tok/s · first token after [\d.]+ m?s · llama3.2:latest$"), timeout=60_000
         )
@@ -77,7 +77,7 @@ async def test_a_model_that_went_silent_is_told_from_one_that_writes(visits: Vis
         visit = await visits.open(gw.url)
         await visit.choose("fault:stall")
         await visit.ask("Tell me something")
-        await expect(visit.phase).to_contain_text("No news for")
+        await expect(visit.phase).to_contain_text("No output for")
 
 
 async def test_an_error_keeps_the_text_and_offers_retry(visits: Visits) -> None:
@@ -111,9 +111,9 @@ async def test_a_full_context_is_told_and_the_oldest_turns_can_go(visits: Visits
         for prompt in ("first", "second", "third"):
             await visit.ask(prompt)
             await visit.answered()
-        await expect(visit.page.locator("#gauge")).to_have_text("context 95 %")
-        await expect(visit.page.locator("#full")).to_contain_text("95 % full")
-        await visit.page.get_by_role("button", name="Drop the oldest turns").click()
+        await expect(visit.page.locator("#gauge")).to_have_text("context 95%")
+        await expect(visit.page.locator("#full")).to_contain_text("95% full")
+        await visit.page.get_by_role("button", name="Leave out the oldest messages").click()
         await expect(visit.page.locator(".turn.omitted")).to_have_count(2)
         await expect(visit.page.locator("#full")).to_be_hidden()
         await visit.ask("fourth")

@@ -1,0 +1,1 @@
+"""What a client may ask, and what the operator makes of it."""

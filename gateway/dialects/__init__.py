@@ -1,0 +1,1 @@
+"""How a stream is spelled on the wire. Pure: bytes in, bytes out."""

@@ -1,0 +1,1 @@
+"""Everything that is Redis: several gateways that share their streams and their queue."""

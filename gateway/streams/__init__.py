@@ -1,0 +1,1 @@
+"""Generations and their logs: started, queued, watched, read and stopped."""

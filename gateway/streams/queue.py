@@ -1,0 +1,166 @@
+"""The queue in front of Ollama, which is fair between clients: Ollama's own is not, and leaks handlers of clients that
+leave.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from itertools import count
+from typing import Protocol
+
+from gateway.errors import Busy, GatewayError
+from gateway.jobs import Reason
+from gateway.streams.line import Line
+from gateway.streams.loads import Loads
+from gateway.streams.policy import Rules, Server
+from gateway.upstream.memory import ServerMemory
+
+
+class Queue(Protocol):
+    """A bounded number of tickets hold a slot, and a bounded number wait for one. `policy` says whose turn it is."""
+
+    @property
+    def waiting(self) -> int:
+        """How many tickets of this process wait."""
+
+    def waiting_of(self, caller: str) -> int:
+        """How many of them this key or address has."""
+
+    @property
+    def contested(self) -> bool:
+        """Whether anybody waits for a slot, in any process."""
+
+    async def enter(self, caller: str, model: str) -> "Ticket":
+        """Join the queue, for this key or address and this model. Raises `Busy` when there is no place left."""
+
+    def begin(self, ticket: "Ticket") -> None:
+        """Note that the ticket's first token has come, so that its model is loaded."""
+
+    def leave(self, ticket: "Ticket") -> None:
+        """Give back a slot or a place in the queue; the tickets behind it move up. Leaving twice is fine."""
+
+
+class Ticket:
+    """A place in the queue, and later a slot at Ollama. `release` gives back whichever it is.
+
+    `name` is unique in its queue; `caller` is the key or the address that it belongs to, and `model` what Ollama must
+    have loaded for it.
+    """
+
+    def __init__(self, queue: Queue, name: str, caller: str, model: str) -> None:
+        self.name, self.caller, self.model = name, caller, model
+        self._queue = queue
+        self.reason: Reason | None = None
+        self.position: int | None = None
+        """Its place in the queue, 1 being the next to go; 0 is a slot; None before it has been told."""
+        # an asyncio.Queue would take 3 KiB of each stream
+        self._moves: list[int | GatewayError] = []
+        self._moved: asyncio.Future[None] | None = None
+
+    async def positions(self) -> AsyncGenerator[int]:
+        """Each place that the ticket takes, until it has a slot. Raises the error that it was refused with."""
+        while True:
+            for move in self._moves:
+                if isinstance(move, GatewayError):
+                    raise move
+                if move == 0:
+                    return
+                yield move
+            self._moves.clear()
+            self._moved = asyncio.get_running_loop().create_future()
+            await self._moved
+
+    @property
+    def contested(self) -> bool:
+        """Whether others wait for a slot."""
+        return self._queue.contested
+
+    def begin(self) -> None:
+        """Tell the queue that the first token has come."""
+        self._queue.begin(self)
+
+    def release(self) -> None:
+        """Leave the queue, or give the slot to the next ticket. It may be called twice."""
+        self._queue.leave(self)
+
+    def move(self, position: int) -> None:
+        """Take `position` in the queue; 0 is a slot."""
+        if position != self.position:
+            self.position = position
+            self._tell(position)
+
+    def refuse(self, error: GatewayError) -> None:
+        """End the wait with `error`, because there will be no slot."""
+        self._tell(error)
+
+    def _tell(self, move: int | GatewayError) -> None:
+        self._moves.append(move)
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+
+def full(active: int, waiting: int) -> Busy:
+    """The error of a queue with no place left."""
+    return Busy(f"{active} generations run and {waiting} wait already. Try again in a moment.")
+
+
+class LocalQueue:
+    """The queue of one process. See `Queue`. `memory` tells what Ollama has loaded; without it all models are alike."""
+
+    def __init__(
+        self, *, max_active: int, max_queued: int, swap_patience: float = 0, memory: ServerMemory | None = None
+    ) -> None:
+        self._rules = Rules(max_active, swap_patience)
+        self._places = max_active + max_queued
+        self._line = Line()
+        self._waiting: dict[str, Ticket] = {}
+        self._names = count()
+        self._now = asyncio.get_running_loop().time
+        self._loads = Loads(memory, lambda: self._line, self._now, self._advance)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def waiting_of(self, caller: str) -> int:
+        return sum(ticket.caller == caller for ticket in self._waiting.values())
+
+    @property
+    def contested(self) -> bool:
+        return bool(self._waiting)
+
+    async def enter(self, caller: str, model: str) -> Ticket:
+        running = len(self._line.running)
+        if running + self.waiting >= self._places:
+            raise full(running, self.waiting)
+        ticket = Ticket(self, str(next(self._names)), caller, model)
+        self._waiting[ticket.name] = ticket
+        self._line.add(ticket.name, caller, model, self._now())
+        self._advance()
+        return ticket
+
+    def begin(self, ticket: Ticket) -> None:
+        self._loads.note_loaded(ticket.model)
+
+    def leave(self, ticket: Ticket) -> None:
+        self._waiting.pop(ticket.name, None)
+        if self._line.remove(ticket.name):
+            self._loads.note_end()
+            self._advance()
+
+    def _advance(self) -> None:
+        if self._loads.ready():
+            self._line.advance(self._rules, self._loads.server, self._now())
+        self._line.changed.clear()
+        settle(self._waiting, self._line, self._rules, self._loads.server, self._now())
+
+
+def settle(waiting: dict[str, Ticket], line: Line, rules: Rules, server: Server | None, now: float) -> list[Ticket]:
+    """Tell these tickets their places in the line. Those that have a slot now are taken out, and returned."""
+    admitted = [waiting.pop(name) for name in [*waiting] if name in line.running]
+    for ticket in admitted:
+        ticket.move(0)
+    for place, (name, reason) in enumerate(line.reasons(rules, server, now) if waiting else (), 1):
+        if name in waiting:
+            waiting[name].reason = reason
+            waiting[name].move(place)
+    return admitted

@@ -1,0 +1,1 @@
+"""HTTP: the server, what every request must pass, and the handlers."""

@@ -1,0 +1,1 @@
+"""The routes, and their handlers of a few lines: parse, call, respond."""

@@ -1,0 +1,62 @@
+"""A log cursor as an HTTP response, run by sse-starlette's `EventSourceResponse`."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from sse_starlette.sse import AppStatus, EventSourceResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.dialects import events
+from gateway.streams.registry import Streams
+from gateway.web.responses import EVENT_STREAM
+
+# At a signal sse-starlette would cut every stream at once. Here streams are drained and end by themselves.
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+
+
+class EventResponse(EventSourceResponse):
+    """Sends chunks of whole events, and a ping every `ping_seconds`.
+
+    `send_body` is the server's own `send`. Middlewares only change how a response begins, and sending each token
+    through all of them would be a good part of what a token costs.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes], *, ping_seconds: float, send_body: Send) -> None:
+        super().__init__(chunks, headers=EVENT_STREAM, sep="\n", ping=ping_seconds, ping_message_factory=events.ping)
+        del self.headers["Connection"]  # that is the server's to say
+        self._chunks = chunks
+        self._send_body = send_body
+
+    async def _stream_response(self, send: Send) -> None:
+        """The library's loop, without its per-event encoding, logging and time limit, which every token would pay."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._chunks) as chunks:
+            async for chunk in chunks:
+                await self._send_body({"type": "http.response.body", "body": chunk, "more_body": True})
+                # The client may have gone: anyio cancels a task only while it waits, and one that always finds more
+                # to send never does.
+                if not self.active:
+                    return
+        async with self._send_lock:  # no ping may follow the end
+            self.active = False
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Watched:
+    """A response whose client counts as a viewer of a stream for as long as the response runs.
+
+    The count is kept around the response, not in one of its tasks: a task that is cancelled before its first step
+    runs no `finally`, and would leave a viewer counted for ever.
+    """
+
+    def __init__(self, response: ASGIApp, streams: Streams, sid: str) -> None:
+        self._response = response
+        self._streams = streams
+        self._sid = sid
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        leave = self._streams.watch(self._sid)
+        try:
+            await self._response(scope, receive, send)
+        finally:
+            leave()
