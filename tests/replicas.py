@@ -58,14 +58,14 @@ async def nginx(*urls: str) -> AsyncIterator[str]:
             *("nginx", "-p", directory, "-c", "nginx.conf", "-e", "stderr"), stderr=asyncio.subprocess.DEVNULL
         )
         try:
-            await _listening(port)
+            await listening(port)
             yield f"http://127.0.0.1:{port}"
         finally:
             running.terminate()
             await running.wait()
 
 
-async def _listening(port: int) -> None:
+async def listening(port: int) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -18,7 +18,7 @@ from tests.asks import STORY, STORY_PATH, quick
 from tests.eventsource import ACCEPT, follow, whole
 from tests.processes import INSTALLED, Process, free_port, process
 from tests.redis_server import Redis
-from tests.replicas import in_process, nginx
+from tests.replicas import in_process, listening, nginx
 from tests.servers import serve
 from tests.sse import Events, ending, messages
 from tests.waits import until
@@ -184,6 +184,7 @@ async def test_workers_with_redis_are_replicas(tmp_path: Path, redis: Redis, ses
         try:
             url = f"http://127.0.0.1:{port}"
             await until(lambda: redis.run("SCARD", "gateway:replicas") == 2, 30)
+            await listening(port)  # uvicorn's worker is a replica before it is that
             for _ in range(10):
                 sid = await start(session, url)
                 for _ in range(4):

@@ -258,6 +258,15 @@ async def test_garbage_behind_a_running_stream_gets_no_answer_into_it(bad: bytes
         assert b"HTTP/1.1" not in await connection.rest()
 
 
+@pytest.mark.parametrize(
+    "request_bytes", [STREAM, b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"]
+)
+async def test_a_refused_request_is_not_told_to_continue(request_bytes: bytes) -> None:
+    async with running() as gw, connected(gw) as connection:
+        await connection.send(request_bytes.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n\x00\xff"))
+        assert refusal(await connection.rest())[0] == 400
+
+
 async def test_a_client_that_leaves_is_noticed() -> None:
     async with streaming() as (_, connection):
         connection.writer.close()

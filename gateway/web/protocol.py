@@ -200,6 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.url, self.headers = b"", []  # what was read of it
         if self.cycle is not None:  # a request whose body was wrong is under way
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False
             self.cycle.message_event.set()
         self._request_arrived()
         self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
