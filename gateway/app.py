@@ -93,6 +93,7 @@ def create_app(settings: Settings) -> Starlette:
                     settings.idle_timeout,
                     settings.total_timeout,
                     settings.unwatched_grace,
+                    settings.reconnect_seconds,
                 ),
                 attach_timeout=settings.attach_timeout,
                 max_resume_window=settings.max_resume_window,

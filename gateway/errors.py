@@ -8,7 +8,7 @@ GatewayError
 ├── ShapeFailed  InternalError
 ├── Cancelled             somebody stopped it, or the last viewer left
 ├── UpstreamError         Ollama is at fault
-│   ├── OllamaUnreachable  OllamaError  ModelNotFound
+│   ├── OllamaUnreachable (OllamaDown)  OllamaError  ModelNotFound
 │   └── BadUpstream  Truncated
 ├── ProducerLost          the replica of the gateway that ran it is gone
 └── LimitReached          a time limit fired; the class names which
@@ -116,6 +116,10 @@ class UpstreamError(GatewayError):
 
 class OllamaUnreachable(UpstreamError):
     code, retryable = "ollama_unreachable", True
+
+
+class OllamaDown(OllamaUnreachable):
+    """Nobody listens there, so that what was asked does not run."""
 
 
 class OllamaError(UpstreamError):

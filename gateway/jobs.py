@@ -43,11 +43,14 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a request waits: all slots are taken, its model must displace one in use, or other clients have had less."""
+    """Why a request waits: all slots are taken, its model must displace one in use, other clients have had less, or
+    Ollama does not listen, and is asked again and again.
+    """
 
     SLOTS = "slots"
     MODEL = "model"
     FAIRNESS = "fairness"
+    OLLAMA_DOWN = "ollama_down"
 
 
 class Kind(StrEnum):
@@ -90,13 +93,15 @@ _TRAITS = {
 class Limits:
     """Time limits of every generation, in seconds; 0 means no limit.
 
-    `unwatched` is how long one that nobody reads keeps its slot while others wait.
+    `unwatched` is how long one that nobody reads keeps its slot while others wait, and `reconnect` how long an Ollama
+    that is down may take to come back; there 0 means not at all.
     """
 
     first_token: float
     idle: float
     total: float
     unwatched: float = 0
+    reconnect: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +151,14 @@ class Meta(Created):
 
 
 class Status(TypedDict):
-    """Where a stream is. `position` is its place in the queue, 1 being the next to go, and `reason` why it waits there;
-    `progress` is the share of the phase, from 0 to 1, that Ollama says is done.
+    """Where a stream is. `position` is its place in the queue, 1 being the next to go, `reason` why it waits there, and
+    `eta_ms` how long it probably will; `progress` is the share of the phase, from 0 to 1, that Ollama says is done.
     """
 
     phase: Phase
     position: NotRequired[int]
     reason: NotRequired[Reason]
+    eta_ms: NotRequired[int]
     progress: NotRequired[float]
     elapsed_ms: int
 

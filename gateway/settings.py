@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     unwatched_grace: Seconds = Field(
         10, description="Seconds that a stream which nobody reads keeps its slot while others wait. 0 is no limit."
     )
+    reconnect_seconds: Seconds = Field(
+        30, description="Seconds that requests wait for an Ollama that is down; 0 fails them at once."
+    )
     attach_timeout: PositiveSeconds = Field(
         10, description="Seconds that a stream made by POST /api/streams waits for its first viewer."
     )

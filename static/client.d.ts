@@ -249,8 +249,13 @@ export interface StatusEvent {
   phase: Exclude<Phase, "generating" | "pulling">;
   /** The position in the queue; 1 is next. */
   position?: number;
-  /** Why it waits: all slots are taken, its model must displace one in use, or other clients have had less. */
-  reason?: "slots" | "model" | "fairness";
+  /**
+   * Why it waits: all slots are taken, its model must displace one in use, other clients have had less, or Ollama is
+   * down.
+   */
+  reason?: "slots" | "model" | "fairness" | "ollama_down";
+  /** The milliseconds that it will probably wait, where that is known. */
+  eta_ms?: number;
   /** The share of the phase, from 0 to 1, that Ollama says is done. */
   progress?: number;
   /** Milliseconds since the stream was created. */

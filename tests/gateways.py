@@ -64,6 +64,7 @@ async def gateway(ollama: Simulator | str, **settings: Any) -> AsyncIterator[Gat
             yield front
         return
     # in a thread, because it reads files: the command line does it before there is a loop
+    settings = {"reconnect_seconds": 0} | settings  # what fails is to be seen at once
     given = await asyncio.to_thread(lambda: Settings(ollama_url=ollama, **settings))
     config = server_config(
         create_app(given),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Busy
+from gateway.jobs import Phase, Status
 from gateway.streams.queue import LocalQueue, Ticket
 
 
@@ -19,7 +20,12 @@ async def test_first_come_first_served() -> None:
     moves: list[tuple[str, int]] = []
 
     async def follow(name: str, ticket: Ticket) -> None:
-        moves.extend([(name, position) async for position in ticket.positions()])
+        def moved() -> None:
+            status: Status = {"phase": Phase.QUEUED, "elapsed_ms": 0}
+            ticket.describe(status, now=0)
+            moves.append((name, status["position"]))
+
+        await ticket.admitted(moved)
 
     first, second, *waiting = [await queue.enter("a", "m") for _ in range(5)]
     assert [admitted(ticket) for ticket in (first, second, *waiting)] == [True, True, False, False, False]

@@ -77,7 +77,7 @@ def test_the_order_depends_on_nothing_else(steps: list[str | int], slots: int, c
 @given(STEPS, SLOTS)
 def test_places_are_those_in_which_requests_will_go(steps: list[str | int], slots: int) -> None:
     line = walked(steps, slots)
-    projected = [name for name, _ in line.reasons(Rules(slots), None, 0)]
+    projected = [request.name for request, _ in line.reasons(Rules(slots), None, 0)]
     assert projected == [each.name for each in admissions(line, slots)]
 
 
@@ -117,4 +117,7 @@ def test_a_newcomer_goes_before_a_client_that_was_just_served_and_not_before_one
     line.advance(Rules(1), None, 0)
     assert [*line.running] == ["2"]
     line.add("3", "c", "m", 0)
-    assert [*line.reasons(Rules(1), None, 0)] == [("1", Reason.SLOTS), ("3", Reason.SLOTS)]
+    assert [(each.name, why) for each, why in line.reasons(Rules(1), None, 0)] == [
+        ("1", Reason.SLOTS),
+        ("3", Reason.SLOTS),
+    ]

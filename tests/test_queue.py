@@ -150,3 +150,23 @@ async def test_status_events_are_a_heartbeat_until_the_first_token() -> None:
         assert len(status) >= 8
         names = [event.name for event in events]
         assert "status" not in names[names.index("message") :]
+
+
+async def test_the_wait_is_estimated_from_what_others_took() -> None:
+    """Nothing is told while nothing is known."""
+    simulator = quick(token_rate=20)
+    async with gateway(simulator, max_active=1, status_interval=0.1) as gw:
+        ten = chat("Tell me about bridges", options={"num_predict": 10, "seed": 1})
+        first = asyncio.create_task(gw.read("/api/chat", json=ten))
+        await simulator.until(lambda: simulator.running == 1)
+        told = [event.json for event in await gw.read("/api/chat", json=ten) if event.name == "status"]
+        assert told[0]["phase"] == "queued"
+        assert "eta_ms" not in told[0]
+        await first
+        reading = [asyncio.create_task(gw.read("/api/chat", json=ten)) for _ in range(3)]
+        shown = [
+            [event.json for event in events if event.name == "status"] for events in await asyncio.gather(*reading)
+        ]
+        waits = [[each["eta_ms"] for each in events if each["phase"] == "queued"] for events in shown]
+        assert 0 < waits[1][0] < waits[2][0]  # the first did not wait
+        assert min(waits[1] + waits[2]) >= 0

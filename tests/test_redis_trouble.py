@@ -399,8 +399,7 @@ async def test_what_a_full_or_read_only_redis_refused_is_told_again(own_redis: R
 
 async def slot(ticket: Ticket) -> None:
     """Wait until the ticket has a slot."""
-    async for _ in ticket.positions():
-        pass
+    await ticket.admitted(lambda: None)
 
 
 async def test_a_replica_that_leaves_takes_all_its_tickets_along(redis: Redis) -> None:

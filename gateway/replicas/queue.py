@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from gateway.errors import Busy
 from gateway.replicas.connection import KEY_TTL_MS, busy_without_redis
 from gateway.replicas.replica import RETRY_SECONDS, Fields, Member, Replica
+from gateway.streams.estimates import Estimates
 from gateway.streams.line import Line
 from gateway.streams.loads import Loads
 from gateway.streams.policy import Rules
@@ -69,6 +70,7 @@ class SharedQueue(Member):
         self._places = max_active + max_queued
         self._ahead = 0.0  # of this process's clock
         self._loads = Loads(memory, lambda: self._line, self._now, lambda: self._changed.set())
+        self._estimates = Estimates()
         self._active: dict[str, Ticket] = {}
         self._waiting: dict[str, Ticket] = {}  # one without a position has yet to enter
         self._unsettled: dict[str, None] = {}  # names of tickets that may be here and not in the line, or the reverse
@@ -126,8 +128,10 @@ class SharedQueue(Member):
 
     def begin(self, ticket: Ticket) -> None:
         self._loads.note_loaded(ticket.model)
+        self._estimates.begin(ticket.name, self._now())
 
     def leave(self, ticket: Ticket) -> None:
+        self._estimates.leave(ticket.name, self._now())
         if self._waiting.pop(ticket.name, None) or self._active.pop(ticket.name, None):
             self._unsettled[ticket.name] = None
             self._loads.note_end()
@@ -204,7 +208,7 @@ class SharedQueue(Member):
         self._line.changed.clear()
         for name in refused:
             self._waiting.pop(name, None)
-        admitted = settle(self._waiting, self._line, self._rules, self._loads.server, self._now())
+        admitted = settle(self._waiting, self._line, self._rules, self._loads.server, self._estimates, self._now())
         self._active |= {ticket.name: ticket for ticket in admitted}
 
     def _now(self) -> float:

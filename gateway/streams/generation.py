@@ -14,13 +14,14 @@ import orjson
 
 from gateway import errors
 from gateway.dialects import events
-from gateway.jobs import End, Job, Json, Limits, Outcome, Phase, Status
+from gateway.jobs import Job, Json, Limits, Outcome, Phase, Reason, Status
 from gateway.streams.audience import Audience
 from gateway.streams.ledger import Holding
 from gateway.streams.limits import next_limit
 from gateway.streams.log import EventLog
 from gateway.streams.moments import Moments
 from gateway.streams.queue import Ticket
+from gateway.streams.reconnect import Pauses
 from gateway.upstream.client import OllamaClient
 from gateway.upstream.servers import Upstreams
 from gateway.upstream.wire import as_shown, begins, error_text, may_pass, parse_line, progress_of
@@ -76,7 +77,6 @@ class Generation:
         self.server: OllamaClient | None = None
         self._loop = asyncio.get_running_loop()
         self.moments = Moments(self._loop.time())
-        self._position: int | None = None
         self._task: asyncio.Task[None]
         self._ticket: Ticket | None = None
         self._timer: asyncio.TimerHandle | None = None  # for the next time limit that can expire
@@ -131,11 +131,10 @@ class Generation:
     def announce(self) -> None:
         """Show viewers where the stream is."""
         if self.waiting:
-            status: Status = {"phase": self.phase, "elapsed_ms": self.moments.since_creation(self._loop.time())}
-            if self.phase is Phase.QUEUED and self._position is not None:
-                status["position"] = self._position
-                if self._ticket is not None and self._ticket.reason is not None:
-                    status["reason"] = self._ticket.reason
+            now = self._loop.time()
+            status: Status = {"phase": self.phase, "elapsed_ms": self.moments.since_creation(now)}
+            if self.phase is Phase.QUEUED and self._ticket is not None:
+                self._ticket.describe(status, now)
             if self._progress is not None:
                 status["progress"] = self._progress
             self.log.announce(events.status(status))
@@ -143,14 +142,20 @@ class Generation:
     async def _run(self) -> None:
         try:
             if self._ticket is not None:
-                async with aclosing(self._ticket.positions()) as positions:
-                    async for self._position in positions:
-                        self.announce()
-            self.moments.asked = self.moments.turn = self.moments.read = self._loop.time()
-            if self.phase is Phase.QUEUED:
-                self._enter(Phase.STARTING)
-            self._check_limits()
-            await self.upstreams.ask(self.job.model, self._read)
+                await self._ticket.admitted(self.announce)
+            pauses = Pauses(self.limits.reconnect)
+            while True:  # in no coroutine of its own, which would be resumed for every token
+                self._begin_asking()
+                try:
+                    return await self.upstreams.ask(self.job.model, self._read)
+                except errors.OllamaDown:
+                    pause = pauses.next(self._loop.time())
+                    if pause is None or self._ticket is None:
+                        raise
+                self.server = None
+                self._ticket.keep(Reason.OLLAMA_DOWN)
+                self._enter(Phase.QUEUED)
+                await asyncio.sleep(pause)
         except asyncio.CancelledError:
             pass  # what stops it calls `stop`; a task keeps the exception that ends it
         except errors.GatewayError as error:
@@ -158,6 +163,13 @@ class Generation:
         except Exception:
             logger.exception("request %s failed", self.job.request_id)
             self._fail(errors.InternalError("The gateway failed. Its log has the details."))
+
+    def _begin_asking(self) -> None:
+        now = self.moments.turn = self.moments.read = self._loop.time()
+        self.moments.asked = self.moments.asked or now
+        if self.phase is Phase.QUEUED:
+            self._enter(Phase.STARTING)
+        self._check_limits()
 
     def _release(self) -> None:
         if self._timer is not None:
@@ -248,13 +260,7 @@ class Generation:
         self.outcome, self.error = outcome, error
         self.moments.ended = self._loop.time()
         terminal = None if error is None else orjson.dumps(error.payload(self.phase))
-        times = self.moments.timings()
-        summary: End = {
-            "outcome": outcome,
-            "events": self.log.last + (terminal is not None),
-            "first_token_ms": times["first_token_ms"],
-            "elapsed_ms": times["elapsed_ms"],
-        }
+        summary = self.moments.summary(outcome, self.log.last + (terminal is not None))
         retry_ms = random.randint(*SHUTDOWN_RETRY_MS) if isinstance(error, errors.ShuttingDown) else None
         self.log.end(terminal, summary, retry_ms)
         self.holding.become(0)

@@ -67,15 +67,15 @@ class Line:
             self.changed.add(each.name)
         self._serve(served)
 
-    def reasons(self, rules: Rules, server: Server | None, now: float) -> Iterator[tuple[str, Reason]]:
-        """The name of each request that waits and why it does, in the order in which they will probably go."""
+    def reasons(self, rules: Rules, server: Server | None, now: float) -> Iterator[tuple[Request, Reason]]:
+        """Each request that waits and why it does, in the order in which they will probably go."""
         came = {name: number for number, name in enumerate(self.waiting, 1)}
         order = project([*self.waiting.values()], [*self.running.values()], rules, server, now)
         for place, request in enumerate(order, 1):
             if len(self.running) < rules.max_active or (server and server.is_full_for(request)):
-                yield request.name, Reason.MODEL
+                yield request, Reason.MODEL
             else:
-                yield request.name, Reason.FAIRNESS if place > came[request.name] else Reason.SLOTS
+                yield request, Reason.FAIRNESS if place > came[request.name] else Reason.SLOTS
 
     def _serve(self, callers: dict[str, int]) -> None:
         """Note when these clients were last served."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gateway.jobs import End, Outcome
+
 
 @dataclass(slots=True)
 class Moments:
@@ -25,3 +27,9 @@ class Moments:
         """Milliseconds until Ollama was asked, to the first token, and to the end; None for what has not happened."""
         moments = {"queue_ms": self.asked, "first_token_ms": self.first_token, "elapsed_ms": self.ended}
         return {name: None if moment is None else self.since_creation(moment) for name, moment in moments.items()}
+
+    def summary(self, outcome: Outcome, events: int) -> End:
+        """The payload of the `end` event of a stream with so many events before it."""
+        times = self.timings()
+        first, elapsed = times["first_token_ms"], times["elapsed_ms"]
+        return {"outcome": outcome, "events": events, "first_token_ms": first, "elapsed_ms": elapsed}

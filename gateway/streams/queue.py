@@ -3,12 +3,13 @@ leave.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
 from gateway.errors import Busy, GatewayError
-from gateway.jobs import Reason
+from gateway.jobs import Reason, Status
+from gateway.streams.estimates import Estimates
 from gateway.streams.line import Line
 from gateway.streams.loads import Loads
 from gateway.streams.policy import Rules, Server
@@ -50,24 +51,41 @@ class Ticket:
         self.name, self.caller, self.model = name, caller, model
         self._queue = queue
         self.reason: Reason | None = None
+        self.due: float | None = None
+        """When its turn will probably come, by the loop's clock; None while nothing is known of that."""
         self.position: int | None = None
         """Its place in the queue, 1 being the next to go; 0 is a slot; None before it has been told."""
+        self._shown: int | None = None
         # an asyncio.Queue would take 3 KiB of each stream
         self._moves: list[int | GatewayError] = []
         self._moved: asyncio.Future[None] | None = None
 
-    async def positions(self) -> AsyncGenerator[int]:
-        """Each place that the ticket takes, until it has a slot. Raises the error that it was refused with."""
+    async def admitted(self, moved: Callable[[], None]) -> None:
+        """Wait for a slot, and call `moved` at each place on the way. Raises the error that it was refused with."""
         while True:
             for move in self._moves:
                 if isinstance(move, GatewayError):
                     raise move
                 if move == 0:
                     return
-                yield move
+                self._shown = move
+                moved()
             self._moves.clear()
             self._moved = asyncio.get_running_loop().create_future()
             await self._moved
+
+    def keep(self, reason: Reason) -> None:
+        """Wait once more, for this reason, with the slot and without a place."""
+        self.reason, self._shown, self.due = reason, None, None
+
+    def describe(self, status: Status, now: float) -> None:
+        """Add to a status where it waits, as `moved` was called last, and why."""
+        if self._shown is not None:
+            status["position"] = self._shown
+        if self.reason is not None:
+            status["reason"] = self.reason
+        if self.due is not None:
+            status["eta_ms"] = max(round((self.due - now) * 1000), 0)
 
     @property
     def contested(self) -> bool:
@@ -116,6 +134,7 @@ class LocalQueue:
         self._names = count()
         self._now = asyncio.get_running_loop().time
         self._loads = Loads(memory, lambda: self._line, self._now, self._advance)
+        self._estimates = Estimates()
 
     @property
     def waiting(self) -> int:
@@ -140,8 +159,10 @@ class LocalQueue:
 
     def begin(self, ticket: Ticket) -> None:
         self._loads.note_loaded(ticket.model)
+        self._estimates.begin(ticket.name, self._now())
 
     def leave(self, ticket: Ticket) -> None:
+        self._estimates.leave(ticket.name, self._now())
         self._waiting.pop(ticket.name, None)
         if self._line.remove(ticket.name):
             self._loads.note_end()
@@ -151,16 +172,25 @@ class LocalQueue:
         if self._loads.ready():
             self._line.advance(self._rules, self._loads.server, self._now())
         self._line.changed.clear()
-        settle(self._waiting, self._line, self._rules, self._loads.server, self._now())
+        settle(self._waiting, self._line, self._rules, self._loads.server, self._estimates, self._now())
 
 
-def settle(waiting: dict[str, Ticket], line: Line, rules: Rules, server: Server | None, now: float) -> list[Ticket]:
+def settle(
+    waiting: dict[str, Ticket], line: Line, rules: Rules, server: Server | None, estimates: Estimates, now: float
+) -> list[Ticket]:
     """Tell these tickets their places in the line. Those that have a slot now are taken out, and returned."""
     admitted = [waiting.pop(name) for name in [*waiting] if name in line.running]
     for ticket in admitted:
+        loaded = server is None or server.model(line.running[ticket.name]) in server.loaded
+        estimates.admit(ticket.name, ticket.model, now, loaded=loaded)
         ticket.move(0)
-    for place, (name, reason) in enumerate(line.reasons(rules, server, now) if waiting else (), 1):
-        if name in waiting:
-            waiting[name].reason = reason
-            waiting[name].move(place)
+    if not waiting:
+        return admitted
+    clock = asyncio.get_running_loop().time()
+    reasons = [*line.reasons(rules, server, now)]
+    waits = estimates.waits([request for request, _ in reasons], line.running.values(), rules, server, now)
+    for place, ((request, reason), seconds) in enumerate(zip(reasons, waits, strict=True), 1):
+        if waits_here := waiting.get(request.name):
+            waits_here.reason, waits_here.due = reason, None if seconds is None else clock + seconds
+            waits_here.move(place)
     return admitted

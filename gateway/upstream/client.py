@@ -3,16 +3,17 @@
 This is the only user of aiohttp, whose exceptions stop here.
 """
 
+import asyncio
 import errno
 import re
 import socket
-from asyncio import IncompleteReadError, Semaphore
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from io import BytesIO
 from time import monotonic
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -68,7 +69,7 @@ class OllamaClient:
         self.name = re.sub("//[^/]*@", "//", self.url)  # without credentials, to be shown
         self._session: aiohttp.ClientSession
         self._fresh: aiohttp.ClientSession  # each of its requests has a new connection
-        self._asking, self._showing = Semaphore(_ASKED_AT_ONCE), Semaphore(_SHOWN_AT_ONCE)
+        self._asking, self._showing = asyncio.Semaphore(_ASKED_AT_ONCE), asyncio.Semaphore(_SHOWN_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         self._session, self._fresh = self._open(force_close=False), self._open(force_close=True)
@@ -131,7 +132,7 @@ class OllamaClient:
                 if lines := decoder.flush():
                     yield lines
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._failure(error) from error
+            raise await self._unanswered(error) from error
 
     async def tags(self) -> list[Json]:
         """The installed models, as `/api/tags` lists them."""
@@ -155,6 +156,24 @@ class OllamaClient:
         if not isinstance(version, str) or len(version) > _VERSION_CHARS:
             raise errors.BadUpstream("Ollama's answer to /api/version is not a version.")
         return version
+
+    async def _unanswered(self, error: aiohttp.ClientError | TimeoutError) -> errors.GatewayError:
+        """The error of a request that got no answer: `OllamaDown` if nobody listens there any more either."""
+        failure = self._failure(error)
+        if type(failure) is errors.OllamaUnreachable and not await self._listens():
+            return errors.OllamaDown(failure.message)
+        return failure
+
+    async def _listens(self) -> bool:
+        parts = urlsplit(self.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                _, writer = await asyncio.open_connection(parts.hostname, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def _models(self, path: str) -> list[Json]:
         models = (await self._query("GET", path)).get("models") or []
@@ -201,7 +220,7 @@ class OllamaClient:
                 return errors.Busy("The gateway has too many files open to connect to Ollama. Try again in a moment.")
             case aiohttp.ClientConnectorError():
                 message = f"Ollama is not reachable. Is it running, and is {self.setting} its address?"
-                return errors.OllamaUnreachable(message)
+                return errors.OllamaDown(message)
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
                 return errors.OllamaUnreachable("Ollama closed the connection before it answered.")
             case _:
@@ -232,7 +251,7 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     """The body, of which no more than `most` bytes are held: what is longer is cut, and then is no JSON."""
     try:
         return await response.content.readexactly(most)  # `read` would stop after the first chunk
-    except IncompleteReadError as whole:
+    except asyncio.IncompleteReadError as whole:
         return whole.partial
 
 

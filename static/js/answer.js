@@ -27,6 +27,8 @@ export function newAnswer(model, sent, sentLength) {
     startedAt: now,
     phase: "",
     position: 0,
+    reason: "",
+    dueAt: 0,
     progress: 0,
     phaseAt: now,
     steps: [],
@@ -55,12 +57,14 @@ export function reduceAnswer(answer, event, now) {
       return answer.status === "reconnecting" ? { ...answer, status: "streaming", caughtUpAt: now } : answer;
     case "meta":
       return { ...answer, url: event.url };
-    case "status":
+    case "status": {
+      const { phase, position = 0, reason = "", eta_ms = 0, progress = 0 } = event;
       return enterPhase(
-        { ...answer, status: "streaming", position: event.position ?? 0, progress: event.progress ?? 0 },
-        event.phase,
+        { ...answer, status: "streaming", position, reason, dueAt: eta_ms && now + eta_ms, progress },
+        phase,
         now,
       );
+    }
     case "chunk":
       return { ...reduceChunk(answer, event.chunk, now), lastId: event.id };
     case "error":

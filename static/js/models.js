@@ -71,7 +71,7 @@ export class ModelPicker {
   /** Show only the models whose name has the words. */
   #hide() {
     const words = this.#filter.value.toLowerCase().split(/\s+/);
-    show(this.#filter, this.#list.children.length > MANY);
+    show(this.#filter, this.#list.children.length > MANY || words[0] !== "");
     for (const item of this.#list.children) {
       const name = item.querySelector("button")?.dataset.model?.toLowerCase() ?? "";
       show(
@@ -83,18 +83,15 @@ export class ModelPicker {
 
   /** Arrows move through the list; letters filter it, wherever the focus is. @param {KeyboardEvent} event */
   #onKey(event) {
-    const inList = this.#list.contains(document.activeElement);
-    if (
-      inList &&
-      !this.#filter.hidden &&
-      event.key.length === 1 &&
-      event.key !== " " &&
-      !event.ctrlKey &&
-      !event.metaKey
-    )
+    const typed = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey;
+    const { length } = this.#list.children;
+    // Nobody knows how many models there are until they have come.
+    if (typed && !(event.target instanceof HTMLInputElement) && (!length || length > MANY)) {
+      show(this.#filter, true);
       return this.#filter.focus(); // before the key types
+    }
     const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-    if (!step || !(inList || document.activeElement === this.#filter)) return;
+    if (!step || !(this.#list.contains(document.activeElement) || document.activeElement === this.#filter)) return;
     event.preventDefault();
     const buttons = [...this.#list.querySelectorAll("li:not([hidden]) button:enabled")];
     const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));

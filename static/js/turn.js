@@ -226,15 +226,21 @@ function phaseText(answer, now) {
 
 /** @param {Answer} answer @param {number} now */
 function current(answer, now) {
-  const { phase, position, progress, phaseAt } = answer;
+  const { phase, position, reason, dueAt, progress, phaseAt, model } = answer;
   if (!phase) return t("connecting");
   if (phase === "generating") {
     const rate = liveRate(answer, now);
     return rate ? format.rate(rate) : t("generating");
   }
-  const name = phase === "queued" && position ? t("queuedAt", { n: position }) : phaseName(phase);
+  const name =
+    phase === "queued" && position
+      ? t("queuedAt", { n: position })
+      : phaseName(reason === "ollama_down" ? reason : phase);
   const share = progress ? ` ${Math.round(progress * 100)}%` : "";
-  return `${name}${share} ${format.clock(now - phaseAt)}`;
+  const line = [`${name}${share} ${format.clock(now - phaseAt)}`];
+  if (dueAt > now) line.push(t("eta", { time: format.clock(dueAt - now) }));
+  if (reason === "model") line.push(t("modelFirst", { model }));
+  return line.join(" · ");
 }
 
 /** A phase of a later gateway is shown as it is called there. @param {string} phase */

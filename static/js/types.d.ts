@@ -54,6 +54,10 @@ export interface Answer {
   phase: string;
   /** in the queue */
   position: number;
+  /** why it waits there; "" where it is not known */
+  reason: string;
+  /** when its turn will probably come; 0 where it is not known */
+  dueAt: number;
   /** of the phase, from 0 to 1; 0 where it is not known */
   progress: number;
   phaseAt: number;

@@ -1,0 +1,95 @@
+"""How long requests will probably wait, from how long others for the same models took. Pure."""
+
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heapreplace
+from math import inf
+from typing import NamedTuple
+
+from gateway.streams.policy import Rules, Server
+from gateway.streams.turns import Request
+
+NEWEST = 0.3  # the share of the newest time in an average: what a model is asked for changes
+MAX_MODELS = 256  # whose times are known; those that were learned longest ago are forgotten
+
+
+class Times(NamedTuple):
+    """Averages of a model, in seconds; None if there was none yet.
+
+    `start` is the time from a slot to the first token, `load` the same when the model was not loaded, and `answer` the
+    time from the first token to the slot's end.
+    """
+
+    start: float | None = None
+    load: float | None = None
+    answer: float | None = None
+
+
+class Slot(NamedTuple):
+    """A request that has a slot: which of its `Times` is measured at present, and since when."""
+
+    model: str
+    stage: str
+    since: float
+
+
+class Estimates:
+    """The times of each model, and what follows from them. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, Times] = {}
+        self._slots: dict[str, Slot] = {}
+
+    def admit(self, name: str, model: str, now: float, *, loaded: bool) -> None:
+        """A request has a slot; `loaded` tells whether its model needs not be loaded, as far as that is known."""
+        self._slots[name] = Slot(model, "start" if loaded else "load", now)
+
+    def begin(self, name: str, now: float) -> None:
+        """It has its first token."""
+        if slot := self._slots.get(name):
+            self._note(slot, now)
+            self._slots[name] = Slot(slot.model, "answer", now)
+
+    def leave(self, name: str, now: float) -> None:
+        """It has given its slot back. One without a token tells nothing: it may have failed."""
+        slot = self._slots.pop(name, None)
+        if slot and slot.stage == "answer":
+            self._note(slot, now)
+
+    def waits(
+        self, order: Iterable[Request], running: Iterable[Request], rules: Rules, server: Server | None, now: float
+    ) -> Iterator[float | None]:
+        """The seconds until each request of `order` has a slot and its model; None where that is not known.
+
+        `order` is the one in which they will go. A model that does not fit is loaded when all slots are free.
+        """
+        ends = [max(each.since + self._length(each) - now, 0) for each in running][: rules.max_active]
+        ends += [0.0] * (rules.max_active - len(ends))
+        heapify(ends)
+        loaded = dict.fromkeys(server.loaded, 0.0) if server else {}  # and when that is so
+        for request in order:
+            wait, model = ends[0], server.model(request) if server else ""
+            if server and model not in loaded:
+                if server.fits({*loaded, model}) is False:
+                    wait, loaded = max(ends), {}
+                load = self._of(request).load
+                loaded[model] = wait + (inf if load is None else load)
+            wait = max(wait, loaded.get(model, 0))
+            heapreplace(ends, wait + self._length(request))
+            yield None if wait == inf else wait
+
+    def _length(self, request: Request) -> float:
+        """How long it has its slot; one that still waits for it will find its model loaded."""
+        times, slot = self._of(request), self._slots.get(request.name)
+        start = times.load if slot and slot.stage == "load" else times.start
+        return inf if times.answer is None else times.answer + (start or 0)
+
+    def _of(self, request: Request) -> Times:
+        return self._times.get(request.model, Times())
+
+    def _note(self, slot: Slot, now: float) -> None:
+        times, took = self._times.pop(slot.model, Times()), max(now - slot.since, 0)
+        before = getattr(times, slot.stage)
+        average = took if before is None else before + NEWEST * (took - before)
+        self._times[slot.model] = times._replace(**{slot.stage: average})
+        if len(self._times) > MAX_MODELS:
+            del self._times[next(iter(self._times))]
