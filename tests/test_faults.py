@@ -8,6 +8,7 @@ import pytest
 
 from gateway.demo.faults import FAULTS
 from gateway.jobs import Job, Kind, Limits
+from gateway.streams.generation import Generation, Observer
 from gateway.streams.ledger import Ledger
 from gateway.streams.memory import MemoryLog, MemoryLogs
 from gateway.streams.pulse import Pulse
@@ -268,6 +269,12 @@ async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(10**6)
     shelf = Shelf[MemoryLog](ledger, max_stream_bytes=10**6, retain_seconds=60)
     running, queue = Running(), LocalQueue(max_active=1, max_queued=0)
+    started: list[Generation] = []
+
+    class Seen(Observer):
+        def started(self, generation: Generation) -> None:
+            started.append(generation)
+
     registry = Streams(
         upstreams=Upstreams([ollama]),  # they are never opened
         logs=MemoryLogs(shelf),
@@ -278,17 +285,16 @@ async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
         limits=Limits(0, 0, 0),
         attach_timeout=10,
         max_resume_window=0,
-        observers=[Pulse(1)],
+        observers=[Pulse(1), Seen()],
     )
 
     async def job() -> Job:
         return Job(Kind.CHAT, "m", b"{}")
 
     for _ in range(2):
-        await registry.start("", job, None)
-        (generation,) = running.all()
-        await generation.finished()
-        text = b"".join([chunk async for chunk in generation.log.read(0)])
+        _, log = await registry.start("", job, None)
+        await started.pop().finished()
+        text = b"".join([chunk async for chunk in log.read(0)])
         assert (text.count(b'"code":"internal_error"'), text.count(b"event: end")) == (1, 1)
         assert b"AttributeError" not in text
         assert "AttributeError" in caplog.text

@@ -22,6 +22,9 @@ JOIN_SECONDS = 0.25
 
 START_SECONDS = 10.0  # how long a request waits for an equal one, which has come earlier, to start its stream
 START_POLL_SECONDS = 0.05
+ASKING_TURNS = 2
+"""The loop's turns that a generation needs to send its request: Ollama is to work while the response is set up."""
+
 HAND_OVER_RETRY_MS = 100  # for a viewer that is sent to another replica in the middle of an answer
 _SID = re.compile(SID)
 
@@ -152,7 +155,9 @@ class Streams(Observer):
                         same.resume_window = max(same.resume_window, self._window(job))
                         self.running.share(same, job.caller, self.attach_timeout)
                     generation = same or await self._begin(job, None, sid)
-            return generation.sid, generation.log
+        for _ in range(ASKING_TURNS):
+            await asyncio.sleep(0)
+        return generation.sid, generation.log
 
     def _stop_largest(self, client: str) -> bool:
         """Make room: stop the stream of a client that holds most. See `Ledger`."""
