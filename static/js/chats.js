@@ -1,5 +1,6 @@
 /** The list of chats, and which one is open. */
 import { fromBackup, toBackup } from "./backup.js";
+import { forget } from "./drafts.js";
 import { remember } from "./prefs.js";
 import { settled } from "./state.js";
 
@@ -75,6 +76,7 @@ export class Chats {
     this.#stop(id);
     const turns = this.#state.turns[id] ?? [];
     await this.#keeper.deleteChat(id);
+    forget([id, ...turns.map((turn) => turn.id)]);
     const undo = async () => {
       await this.#keeper.restore(chat, turns.map(settled));
       await this.open(id);

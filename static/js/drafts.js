@@ -1,6 +1,6 @@
 /**
- * What was typed and attached and not sent, by chat; or by turn, while its prompt is edited. A chat that is not in the list yet, "", has its draft in each tab:
- * two tabs may begin one.
+ * What was typed and attached and not sent, by chat; or by turn, while its prompt is edited. A chat that is not in the
+ * list yet, "", has its draft in each tab: two tabs may begin one.
  */
 import { recall, remember } from "./prefs.js";
 import { reviveTurn } from "./revive.js";
@@ -21,6 +21,16 @@ function put(key, value, storage) {
 
 /** @param {string} key @param {"localStorage" | "sessionStorage"} storage @returns {any} */
 const get = (key, storage) => (drafts.has(key) ? drafts.get(key) : recall(key, storage));
+
+/** Of what was deleted nothing stays but in this tab, for an undo. @param {string[]} ids */
+export function forget(ids) {
+  for (const id of ids)
+    for (const name of ["draft", "attachments", "attached"]) {
+      const storage = name === "attached" ? "sessionStorage" : place(id);
+      drafts.set(`${name}.${id}`, get(`${name}.${id}`, storage));
+      remember(`${name}.${id}`, null, storage);
+    }
+}
 
 /** @param {string} id @param {string} text */
 export const rememberText = (id, text) => put(`draft.${id}`, text || null, place(id));
