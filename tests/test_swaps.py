@@ -12,6 +12,7 @@ from tests.asks import chat, quick
 from tests.gateways import Gateway, gateway
 from tests.sse import ending
 from tests.upstreams import ONCE_DONE, Peer, says, silence, streams, token, upstream, whole
+from tests.waits import until
 
 SHORT = {"options": {"num_predict": 3, "seed": 1}}
 
@@ -100,3 +101,30 @@ async def test_without_knowledge_of_the_models_the_order_is_fair(ps: Callable[[P
         asyncio.timeout(20),
     ):
         await asyncio.gather(*(ask(gw, model) for model in "abcabc"))
+
+
+async def test_a_load_that_others_wait_for_is_not_thrown_away() -> None:
+    """Who leaves is told so at once; the load goes on for the next one, and its answer is not read."""
+    simulator = tight(load_seconds=1)
+    async with gateway(simulator, max_active=1) as gw:
+        leaver = await gw.start(chat=chat("Tell me about bridges") | {"model": "gemma3"}, resume_window=60)
+        async with gw.open(f"/api/streams/{leaver}") as events:
+            await simulator.until(lambda: bool(simulator.loads))
+            waiting = asyncio.create_task(ask(gw, "gemma3"))
+            await until(lambda: gw.state["streams"].queue.contested)
+            async with gw.session.delete(f"{gw.url}/api/streams/{leaver}"):
+                pass
+            assert ending([event async for event in events]) == ("cancelled", "cancelled")
+        await waiting
+    assert list(simulator.loads) == ["gemma3:latest"]
+    assert simulator.states["done"] == 1
+
+
+async def test_a_load_that_nobody_waits_for_is_ended() -> None:
+    simulator = tight(load_seconds=60)
+    async with gateway(simulator, max_active=1) as gw:
+        sid = await gw.start(chat=chat("Hi") | {"model": "gemma3"})
+        await simulator.until(lambda: bool(simulator.loads))
+        async with gw.session.delete(f"{gw.url}/api/streams/{sid}"):
+            pass
+        await simulator.until(lambda: simulator.running == 0)

@@ -126,6 +126,9 @@ class SharedQueue(Member):
             raise full(len(self._line.running), len(self._line.waiting))
         return ticket
 
+    def carries(self, ticket: Ticket) -> bool:
+        return self._line.carries(ticket.name)
+
     def begin(self, ticket: Ticket) -> None:
         self._loads.note_loaded(ticket.model)
         self._estimates.begin(ticket.name, self._now())

@@ -24,7 +24,7 @@ from gateway.streams.queue import Ticket
 from gateway.streams.reconnect import Pauses
 from gateway.upstream.client import OllamaClient
 from gateway.upstream.servers import Upstreams
-from gateway.upstream.wire import as_shown, begins, error_text, may_pass, parse_line, progress_of
+from gateway.upstream.wire import as_shown, begins, message_of, progress_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,9 @@ class Generation:
         self._ticket: Ticket | None = None
         self._timer: asyncio.TimerHandle | None = None  # for the next time limit that can expire
         self._audience = Audience(
-            self.limits.unwatched, self._contested, lambda reason: self.stop(errors.Cancelled(reason))
+            self.limits.unwatched,
+            lambda: self.moments.asked is not None and self._ticket is not None and self._ticket.contested,
+            lambda reason: self.stop(errors.Cancelled(reason)),
         )
 
     @property
@@ -102,9 +104,16 @@ class Generation:
         self._task.add_done_callback(lambda _: self._release())
 
     def stop(self, error: errors.GatewayError) -> None:
-        """End now, in whatever phase, with `error` as the terminal message, and close the upstream connection."""
+        """End now, in whatever phase, with `error` as the terminal message, and close the upstream connection.
+
+        A load that others wait for goes on until it is done: Ollama would throw it away and begin again.
+        """
+        loads = self.phase in (Phase.STARTING, Phase.LOADING) and self._ticket is not None and self._ticket.carries
         self._fail(error)
-        self._task.cancel()
+        if loads and self.outcome is Outcome.CANCELLED:
+            self._set_timer(self.limits.first_token, self._task.cancel)
+        else:
+            self._task.cancel()
 
     async def finished(self) -> None:
         """Wait until the upstream connection and the slot are given back, right after the end."""
@@ -172,12 +181,10 @@ class Generation:
         self._check_limits()
 
     def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._set_timer(0, self._release)
         if self._ticket is not None:
             self._ticket.release()
-        now = self._loop.time()
-        seconds = now - (self.moments.ended or now)
+        seconds = self.moments.since_end(self._loop.time())
         self._notify(lambda observer: observer.released(self, seconds))
 
     async def _read(self, server: OllamaClient) -> None:
@@ -189,6 +196,8 @@ class Generation:
                     self.moments.read = self._loop.time()
                     if self.outcome is None:  # after the end, read on to the end of the body: it frees the connection
                         self._relay(batch)
+                    elif self.outcome is Outcome.CANCELLED:  # the load that others wait for is done
+                        return
                     del batch
             if self.outcome is None:
                 if not self._reason:
@@ -206,12 +215,8 @@ class Generation:
         done, moments, shaped = self._traits.last, self.moments, self.job.shaped
         try:
             for line in batch:
-                if line.strip() == b"null":
-                    continue
-                message = parse_line(line)
-                if (error := message.get("error")) not in (None, ""):
-                    raise errors.OllamaError(words := error_text(error), retryable=may_pass(words))
-                if moments.first_token is None and self._only_tells_progress(message):
+                message = message_of(line)
+                if message is None or (moments.first_token is None and self._only_tells_progress(message)):
                     continue
                 lines.append(as_shown(line, message, shaped=shaped))
                 if message.get(done[0]) == done[1]:
@@ -265,9 +270,7 @@ class Generation:
         self.log.end(terminal, summary, retry_ms)
         self.holding.become(0)
         self._audience.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(DRAIN_SECONDS, self._task.cancel)
+        self._set_timer(DRAIN_SECONDS, self._task.cancel)
         self._notify(lambda observer: observer.ended(self))
 
     def _enter(self, phase: Phase) -> None:
@@ -279,21 +282,20 @@ class Generation:
         for observer in self.observers:
             tell(observer)
 
-    def _contested(self) -> bool:
-        """Whether it has a slot that others wait for."""
-        return self._ticket is not None and self.moments.asked is not None and self._ticket.contested
-
     def _check_limits(self) -> None:
         """Stop if a time limit has expired, otherwise check again when the next one can.
 
         A timer that re-arms itself costs nothing per token. One that each token restarts would.
         """
-        if self._timer is not None:
-            self._timer.cancel()
         limit = next_limit(self.limits, self.phase, self.moments)
-        if limit is None:
-            return
-        if limit.due <= self._loop.time():
+        seconds = 0 if limit is None else limit.due - self._loop.time()
+        if limit is not None and seconds <= 0:
             self.stop(limit.error())
         else:
-            self._timer = self._loop.call_at(limit.due, self._check_limits)
+            self._set_timer(seconds, self._check_limits)
+
+    def _set_timer(self, seconds: float, then: Callable[[], object]) -> None:
+        """Call `then` in so many seconds, and nothing else; with 0, nothing at all."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, then) if seconds else None

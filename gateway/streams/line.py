@@ -28,6 +28,13 @@ class Line:
         """Whether it matters what is loaded: there are requests for more than one model."""
         return len(self.models) > 1
 
+    def carries(self, name: str) -> bool:
+        """Whether it alone asks Ollama for a model that others wait for."""
+        request = self.running.get(name)
+        if request is None or self.models[request.model] == 1:
+            return False
+        return [each.model for each in self.running.values()].count(request.model) == 1
+
     def add(self, name: str, caller: str, model: str, now: float, *, running: bool = False) -> None:
         """Append a request that has just come, or one that has a slot already."""
         number = self.count + 1

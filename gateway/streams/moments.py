@@ -23,6 +23,10 @@ class Moments:
         """Milliseconds."""
         return round((moment - self.created) * 1000)
 
+    def since_end(self, moment: float) -> float:
+        """Seconds; 0 for what has not ended."""
+        return moment - (self.ended or moment)
+
     def timings(self) -> dict[str, int | None]:
         """Milliseconds until Ollama was asked, to the first token, and to the end; None for what has not happened."""
         moments = {"queue_ms": self.asked, "first_token_ms": self.first_token, "elapsed_ms": self.ended}

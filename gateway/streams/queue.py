@@ -33,6 +33,9 @@ class Queue(Protocol):
     async def enter(self, caller: str, model: str) -> "Ticket":
         """Join the queue, for this key or address and this model. Raises `Busy` when there is no place left."""
 
+    def carries(self, ticket: "Ticket") -> bool:
+        """Whether it alone asks Ollama for a model that others wait for."""
+
     def begin(self, ticket: "Ticket") -> None:
         """Note that the ticket's first token has come, so that its model is loaded."""
 
@@ -91,6 +94,11 @@ class Ticket:
     def contested(self) -> bool:
         """Whether others wait for a slot."""
         return self._queue.contested
+
+    @property
+    def carries(self) -> bool:
+        """Whether it alone asks Ollama for a model that others wait for."""
+        return self._queue.carries(self)
 
     def begin(self) -> None:
         """Tell the queue that the first token has come."""
@@ -156,6 +164,9 @@ class LocalQueue:
         self._line.add(ticket.name, caller, model, self._now())
         self._advance()
         return ticket
+
+    def carries(self, ticket: Ticket) -> bool:
+        return self._line.carries(ticket.name)
 
     def begin(self, ticket: Ticket) -> None:
         self._loads.note_loaded(ticket.model)

@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 import orjson
 
-from gateway.errors import BadUpstream
+from gateway.errors import BadUpstream, OllamaError
 from gateway.jobs import Json, Phase
 
 _MESSAGE_CHARS = 1000
@@ -39,6 +39,8 @@ _OPTION_CHARS = 32  # a longer value is no number, and Ollama refuses it
 OPTIONS = "?"
 """What separates a model from the options with which it is loaded, in a key."""
 
+_NO_OBJECT = "Ollama sent something that is not a JSON object. Is it really Ollama that answers?"
+
 _TOKEN_FIELDS = ("content", "response", "thinking", "tool_calls", "image", "images")
 _MESSAGE_FIELDS = frozenset(["role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"])
 
@@ -50,7 +52,22 @@ def parse_line(line: bytes) -> Json:
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        raise BadUpstream("Ollama sent something that is not a JSON object. Is it really Ollama that answers?")
+        raise BadUpstream(_NO_OBJECT)
+    return value
+
+
+def message_of(line: bytes) -> Json | None:
+    """What a line of an answer says; None if that is nothing. Raises `OllamaError` or `BadUpstream`."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        value = ()
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise BadUpstream(_NO_OBJECT)
+    if (error := value.get("error")) not in (None, ""):
+        raise OllamaError(words := error_text(error), retryable=may_pass(words))
     return value
 
 
