@@ -67,6 +67,20 @@ async def test_a_swap_waits_for_those_who_use_the_model_and_no_longer_than_the_p
         await asyncio.gather(*loops)
 
 
+async def test_two_requests_are_enough_to_learn_that_there_is_no_room_for_both() -> None:
+    """The swap is seen although only its request is left by then."""
+    simulator = tight()
+    answer = {"options": {"num_predict": 40, "seed": 1}}
+    async with gateway(simulator, status_interval=0.1) as gw:
+        await asyncio.gather(*(ask(gw, model, **answer) for model in ("gemma3", "llama3.2")))
+        first = asyncio.create_task(ask(gw, "gemma3", **answer))
+        await simulator.until(lambda: simulator.states["generating"] == 1)
+        events = await gw.read("/api/chat", json=chat("Hi", **SHORT))
+        waits = [event.json for event in events if event.name == "status" and event.json.get("reason") == "model"]
+        assert waits[-1]["elapsed_ms"] > 200  # the first one is told while it is asked what is loaded
+        await first
+
+
 @pytest.mark.parametrize(
     ("requests", "loads"),
     [

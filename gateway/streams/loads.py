@@ -20,7 +20,7 @@ SETTLE_SECONDS = 0.02  # after the end of a request, Ollama needs this to throw 
 
 
 class Loads:
-    """Watches the server as long as a line is mixed. `moved` is called whenever the line may advance.
+    """Watches the server as long as a line is mixed, and until the last request of it has its model. `moved` is called whenever the line may advance.
 
     `server` is what is known, or None: then there is one model, or Ollama does not answer.
     """
@@ -47,7 +47,8 @@ class Loads:
         """Whether the line may advance; if not, `moved` is called soon. Starts to watch if that is needed."""
         line = self._line()
         if self._memory is None or not line.mixed:
-            self.close()
+            if not (line.running and self._awaits()):  # the swap that the last request makes is to be seen
+                self.close()
             return True
         if self._task is None:
             self._current = False

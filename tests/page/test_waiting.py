@@ -1,12 +1,15 @@
 """Honest waiting: what happens is said, with a clock; stop works in every phase; the context is watched."""
 
+import asyncio
 import re
+import socket
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
 from gateway.demo import Simulator
+from tests.asks import chat, quick
 from tests.gateways import gateway
 from tests.page.pages import Visits
 from tests.page.parrot import Parrot
@@ -37,6 +40,43 @@ async def test_the_place_in_the_queue_is_told(visits: Visits) -> None:
         visit = await visits.open(gw.url)
         await visit.ask("Me too")
         await expect(visit.phase).to_have_text(re.compile(r"^queued #2, \d+ s$"))
+
+
+async def test_how_long_the_wait_will_be_is_told_once_it_is_known(visits: Visits) -> None:
+    async with serve(Parrot("word " * 60, rate=20)) as ollama, gateway(ollama, max_active=1, attach_timeout=100) as gw:
+        visit = await visits.open(gw.url)
+        await visit.ask("Once")
+        await visit.answered()
+        await gw.start(chat=chat("In between"))
+        await visit.ask("Twice")
+        await expect(visit.phase).to_have_text(re.compile(r"^queued #1, \d+ s · about \d+ s to go$"))
+        await visit.answered()
+
+
+async def test_that_another_model_is_in_use_is_told(visits: Visits) -> None:
+    simulator = quick(max_loaded=1, parallel=1, load_seconds=0.1, token_rate=50)
+    async with gateway(simulator, status_interval=0.1, attach_timeout=100) as gw:
+        short = {"options": {"num_predict": 40}}
+        both = [chat("Hi", **short) | {"model": model} for model in ("gemma3", "llama3.2")]
+        await asyncio.gather(*(gw.read("/api/chat", json=body) for body in both))  # there is no room for both
+        await gw.start(chat=chat("Go on", options={"num_predict": 100_000}) | {"model": "gemma3"})
+        await simulator.until(lambda: simulator.states["generating"] == 1)
+        visit = await visits.open(gw.url)
+        await visit.ask("Me too")
+        await expect(visit.phase).to_contain_text("llama3.2:latest must be loaded first")
+
+
+async def test_an_ollama_that_is_away_is_told_and_waited_for(visits: Visits) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    async with gateway(f"http://127.0.0.1:{port}", reconnect_seconds=60, attach_timeout=100) as gw:
+        async with serve((simulator := Simulator(load_seconds=300)).app, sock):
+            visit = await visits.open(gw.url)
+            await visit.ask("Are you there?")
+            await simulator.until(lambda: simulator.running == 1)
+        await expect(visit.phase).to_contain_text("waiting for Ollama to come back")
+        async with serve(Parrot("Here I am."), socket.create_server(("127.0.0.1", port))):
+            assert await visit.answered() == "Here I am."
 
 
 PHASES: list[tuple[str, dict[str, int], dict[str, Any]]] = [
