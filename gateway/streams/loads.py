@@ -20,9 +20,10 @@ SETTLE_SECONDS = 0.02  # after the end of a request, Ollama needs this to throw 
 
 
 class Loads:
-    """Watches the server as long as a line is mixed, and until the last request of it has its model. `moved` is called whenever the line may advance.
+    """Watches the server as long as a line is mixed, and until the last request of it has its model.
 
-    `server` is what is known, or None: then there is one model, or Ollama does not answer.
+    `moved` is called whenever the line may advance. `server` is what is known, or None: then there is one model, or
+    Ollama does not answer.
     """
 
     def __init__(
