@@ -119,11 +119,12 @@ async def test_without_knowledge_of_the_models_the_order_is_fair(ps: Callable[[P
 
 async def test_a_load_that_others_wait_for_is_not_thrown_away() -> None:
     """Who leaves is told so at once; the load goes on for the next one, and its answer is not read."""
-    simulator = tight(load_seconds=1)
-    async with gateway(simulator, max_active=1) as gw:
+    simulator = tight(load_seconds=2)
+    async with gateway(simulator, max_active=1, status_interval=0.1) as gw:
         leaver = await gw.start(chat=chat("Tell me about bridges") | {"model": "gemma3"}, resume_window=60)
         async with gw.open(f"/api/streams/{leaver}") as events:
-            await simulator.until(lambda: bool(simulator.loads))
+            while (await events.next("status")).json["phase"] != "loading":
+                pass
             waiting = asyncio.create_task(ask(gw, "gemma3"))
             await until(lambda: gw.state["streams"].queue.contested)
             async with gw.session.delete(f"{gw.url}/api/streams/{leaver}"):

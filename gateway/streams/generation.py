@@ -108,7 +108,7 @@ class Generation:
 
         A load that others wait for goes on until it is done: Ollama would throw it away and begin again.
         """
-        loads = self.phase in (Phase.STARTING, Phase.LOADING) and self._ticket is not None and self._ticket.carries
+        loads = self.phase is Phase.LOADING and self._ticket is not None and self._ticket.carries
         self._fail(error)
         if loads and self.outcome is Outcome.CANCELLED:
             self._set_timer(self.limits.first_token, self._task.cancel)
