@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import struct
+from contextlib import ExitStack
 
 import pytest
 
@@ -68,6 +70,28 @@ async def test_who_waits_for_it_can_be_stopped_and_gives_back_the_slot() -> None
         sock.close()
         async with serve(quick().app, bound(port)):
             assert ending(await gw.read("/api/chat", json=chat("Hi"))) == ("complete", None)
+
+
+async def test_one_that_is_out_of_reach_is_not_asked_again() -> None:
+    """As behind a network that is cut: a connection that is reset, and new ones that nobody answers."""
+    loop = asyncio.get_running_loop()
+    with bound() as sock, ExitStack() as waiting:
+        sock.listen(0)
+        sock.setblocking(False)
+        address = sock.getsockname()
+        async with gateway(f"http://127.0.0.1:{address[1]}", reconnect_seconds=30, connect_timeout=0.3) as gw:
+            reading = asyncio.create_task(gw.read(CHAT))
+            asked, _ = await loop.sock_accept(sock)
+            await loop.sock_recv(asked, 65536)
+            for _ in range(3):  # more than are let in
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(address)
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            asked.close()
+            events = await reading
+    assert ending(events) == ("error", "ollama_unreachable")
+    assert not any(event.json.get("reason") == "ollama_down" for event in events if event.name == "status")
 
 
 async def closes(peer: Peer) -> None:

@@ -160,20 +160,21 @@ class OllamaClient:
     async def _unanswered(self, error: aiohttp.ClientError | TimeoutError) -> errors.GatewayError:
         """The error of a request that got no answer: `OllamaDown` if nobody listens there any more either."""
         failure = self._failure(error)
-        if type(failure) is errors.OllamaUnreachable and not await self._listens():
+        if type(failure) is errors.OllamaUnreachable and await self._refuses():
             return errors.OllamaDown(failure.message)
         return failure
 
-    async def _listens(self) -> bool:
+    async def _refuses(self) -> bool:
+        """Whether connections are refused. An Ollama that is only out of reach may run what it was asked."""
         parts = urlsplit(self.url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
             async with asyncio.timeout(self.connect_timeout):
                 _, writer = await asyncio.open_connection(parts.hostname, port)
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ConnectionRefusedError)
         writer.close()
-        return True
+        return False
 
     async def _models(self, path: str) -> list[Json]:
         models = (await self._query("GET", path)).get("models") or []

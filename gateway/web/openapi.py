@@ -58,7 +58,7 @@ SCHEMAS: dict[str, Json] = {
     "Error": _payload(errors.ErrorPayload),
     "Stream": _payload(Created),
     "Meta": _payload(Meta),
-    "Status": _payload(Status, position={"minimum": 1}, progress={"minimum": 0, "maximum": 1}),
+    "Status": _payload(Status, position={"minimum": 1}, eta_ms={"minimum": 0}, progress={"minimum": 0, "maximum": 1}),
     "End": _payload(End),
     "ChatLine": _object(_FIGURES, model=_STRING, message=_MESSAGE, done=_BOOLEAN),
     "GenerateLine": _object(_GENERATED, model=_STRING, response=_STRING, done=_BOOLEAN),
