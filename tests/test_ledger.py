@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -168,6 +170,21 @@ async def test_a_request_is_free_once_it_is_answered() -> None:
             assert b" 4" in await reader.readline()
             writer.close()
         await until(lambda: not refused())
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("resets", [False, True])
+async def test_a_connection_is_free_once_its_client_has_left(resets: bool) -> None:
+    async with gateway("http://127.0.0.1:9") as gw:
+        address = urlsplit(gw.url)
+        for path in (b"/healthz", b"/" + b"x" * 60_000):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+            await reader.readline()
+            if resets:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+        await until(lambda: not made(protocol.BoundedProtocol))
 
 
 MIB = 2**20
