@@ -84,7 +84,7 @@ class Run:
 
     def _advance(self) -> None:
         before = {*self._line.running}
-        self._line.advance(self._rules, self._server() if self._models else None, self.now)
+        self._line.advance(self._rules, [self._server()] if self._models else [], self.now)
         for name in self._line.running:
             if name not in before:
                 self._send(self._asks[name])
@@ -95,7 +95,7 @@ class Run:
     def _server(self) -> Server:
         loaded = {model for model, runner in self._runners.items() if runner.ready}
         self._seen.see(loaded, [each.model for each in self._line.running.values()], self.now)
-        return Server(self._seen.loaded, {}, self._seen.fits, self._seen.since)
+        return Server("", self._seen.loaded, fits=self._seen.fits, since=self._seen.since)
 
     def _send(self, ask: Ask) -> None:
         runner = self._runners.get(ask.model)

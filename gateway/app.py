@@ -1,7 +1,7 @@
 """The composition root: the parts of a gateway, and its lifespan."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from gateway.settings import PRESETS, ConfigurationError, Settings, read_config
 from gateway.streams.ledger import Ledger
 from gateway.streams.log import LogStore, Peers
 from gateway.streams.memory import MemoryLogs
+from gateway.streams.policy import Rules as QueueRules
 from gateway.streams.pulse import Pulse
 from gateway.streams.queue import LocalQueue, Queue
 from gateway.streams.quotas import Quota, Quotas
@@ -33,9 +34,8 @@ from gateway.streams.registry import Streams
 from gateway.streams.running import Running
 from gateway.streams.shelf import Shelf
 from gateway.upstream.client import OllamaClient
-from gateway.upstream.memory import ServerMemory
 from gateway.upstream.models import Models
-from gateway.upstream.servers import Upstreams
+from gateway.upstream.servers import OllamaServer, Upstreams
 from gateway.web.keys import Keys
 from gateway.web.openapi import document
 from gateway.web.responses import HANDLERS
@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> Starlette:
         ledger = Ledger(settings.max_log_bytes)
         quota = Quota(settings.client_max_streams, settings.client_max_queued, settings.client_starts_per_minute)
         # anyio imports its parts at their first use, for which the first request of a file would have to wait.
-        backend = _backend(settings, running, ledger, keys, upstreams.memory)
+        backend = _backend(settings, running, ledger, keys, upstreams.servers)
         async with await anyio.open_file(os.devnull), upstreams, backend as (logs, queue, peers):
             metrics = Metrics(queue, logs, running, ledger)
             streams = Streams(
@@ -162,18 +162,13 @@ def _upstreams(settings: Settings) -> Upstreams:
 
 @asynccontextmanager
 async def _backend(
-    settings: Settings, running: Running, ledger: Ledger, keys: Keys, memory: ServerMemory | None
+    settings: Settings, running: Running, ledger: Ledger, keys: Keys, servers: Sequence[OllamaServer]
 ) -> AsyncIterator[tuple[LogStore, Queue, Peers | None]]:
     """Logs and queue: of this process alone, or those that all replicas share, with the logouts of `keys`."""
     shelf: Shelf[Any] = Shelf(
         ledger, max_stream_bytes=settings.max_stream_bytes, retain_seconds=settings.retain_seconds
     )
-    rules: dict[str, Any] = {
-        "max_active": settings.max_active,
-        "max_queued": settings.max_queued,
-        "swap_patience": settings.swap_patience,
-        "memory": memory,
-    }
+    rules = QueueRules(settings.max_active, settings.swap_patience, settings.num_parallel)
     if settings.redis_url:
         from gateway.replicas.logouts import SharedLogouts
         from gateway.replicas.logs import RedisLogs
@@ -182,12 +177,12 @@ async def _backend(
 
         replica = Replica(settings.redis_url, settings.redis_prefix)
         logs = RedisLogs(replica, shelf, running)
-        queue = SharedQueue(replica, **rules)
+        queue = SharedQueue(replica, rules, settings.max_queued, servers)
         keys.listeners.append(SharedLogouts(replica, keys.logouts).tell)
         async with replica, logs, queue:
             yield logs, queue, logs
     else:
-        yield MemoryLogs(shelf), LocalQueue(**rules), None
+        yield MemoryLogs(shelf), LocalQueue(rules, settings.max_queued, servers), None
     shelf.close()
 
 

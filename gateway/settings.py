@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     total_timeout: Seconds = Field(0, description="Seconds for a whole generation. 0 is no limit.")
 
     max_active: PositiveInt = Field(64, description="Generations at Ollama at once; others wait in the queue.")
+    num_parallel: int = Field(
+        0, ge=0, description="Of them, for each model at a server: its OLLAMA_NUM_PARALLEL. 0 finds out."
+    )
     max_queued: int = Field(256, ge=0, description="Requests that may wait; one more is refused as `busy`.")
     swap_patience: Seconds = Field(15, description="Longest wait, in seconds, for a model that displaces one in use.")
     unwatched_grace: Seconds = Field(

@@ -140,7 +140,7 @@ async def test_nothing_of_a_prompt_or_an_answer_is_logged(tmp_path: Path) -> Non
 async def test_stop_with_a_silent_ollama(tmp_path: Path) -> None:
     """SIGTERM ends every stream once, within the drain's time, although Ollama says nothing."""
     async with upstream(silence) as ollama:
-        flags = (f"--ollama-url={ollama.url}", "--drain-seconds=0.2", "--status-interval=0.1")
+        flags = (f"--ollama-url={ollama.url}", "--drain-seconds=0.2", "--status-interval=0.1", "--num-parallel=10")
         async with process(tmp_path, *flags) as gw, aiohttp.ClientSession() as session:
             responses = [await session.get(f"{gw.url}/api/chat?model=m&prompt=Hi") for _ in range(10)]
             await ollama.until(lambda: ollama.open == 10)

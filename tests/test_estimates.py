@@ -27,30 +27,32 @@ def known(**models: tuple[float, float, float]) -> Estimates:
 def test_slots_become_free_one_after_the_other() -> None:
     order = [request(str(number), "a") for number in range(4)]
     running = [request("r", "a", since=7), request("s", "a", since=10)]
-    waits = known(a=(30, 1, 9)).waits(order, running, Rules(2), None, now=10)
+    waits = known(a=(30, 1, 9)).waits(order, running, Rules(2, parallel=2), (), 10, {})
     assert [*waits] == [7, 10, 17, 20]
 
 
 def test_a_model_that_must_displace_another_waits_for_it_and_for_its_load() -> None:
     fits = Fits()
     fits.note_crowded({"a", "b"})
-    server = Server(frozenset({"a"}), {"a": "a", "b": "b"}, fits, since=0)
+    server = Server("", frozenset({"a"}), fits=fits, since=0)
     order = [request("1", "a"), request("2", "b"), request("3", "b")]
-    waits = known(a=(30, 1, 9), b=(20, 1, 4)).waits(order, [request("r", "a", since=5)], Rules(2), server, now=10)
+    waits = known(a=(30, 1, 9), b=(20, 1, 4)).waits(
+        order, [request("r", "a", since=5)], Rules(2, parallel=2), [server], 10, {}
+    )
     # a free slot; then both slots must be free of `a`, and the load takes 20 s
     assert [*waits] == [0, 30, 30]
 
 
 def test_nothing_is_told_of_what_is_not_known() -> None:
     order = [request("1", "a"), request("2", "b"), request("3", "a")]
-    assert [*known(a=(30, 1, 9)).waits(order, [request("r", "a")], Rules(1), None, now=4)] == [6, 16, None]
+    assert [*known(a=(30, 1, 9)).waits(order, [request("r", "a")], Rules(1), (), 4, {})] == [6, 16, None]
 
 
 def test_what_fails_before_its_first_token_is_no_answer() -> None:
     estimates = Estimates()
     estimates.admit("x", "a", 0, loaded=True)
     estimates.leave("x", 1)
-    assert [*estimates.waits([request("1", "a")], [request("r", "a")], Rules(1), None, now=0)] == [None]
+    assert [*estimates.waits([request("1", "a")], [request("r", "a")], Rules(1), (), 0, {})] == [None]
 
 
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))), st.floats(-1e3, 1e3))
@@ -60,7 +62,7 @@ def test_no_wait_is_negative_whatever_the_clock_does(times: list[tuple[float, fl
         estimates.admit("x", "a", admitted, loaded=True)
         estimates.begin("x", begun)
         estimates.leave("x", now)
-    waits = estimates.waits([request("1", "a"), request("2", "a")], [request("r", "a")], Rules(1), None, now)
+    waits = estimates.waits([request("1", "a"), request("2", "a")], [request("r", "a")], Rules(1), (), now, {})
     assert all(wait is None or wait >= 0 for wait in waits)
 
 

@@ -11,6 +11,7 @@ from gateway.jobs import Job, Kind, Limits
 from gateway.streams.generation import Generation, Observer
 from gateway.streams.ledger import Ledger
 from gateway.streams.memory import MemoryLog, MemoryLogs
+from gateway.streams.policy import Rules
 from gateway.streams.pulse import Pulse
 from gateway.streams.queue import LocalQueue
 from gateway.streams.quotas import Quota, Quotas
@@ -268,7 +269,7 @@ async def test_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
     ollama = OllamaClient("http://127.0.0.1:9", connect_timeout=1, query_timeout=1, max_line=1000)
     ledger = Ledger(10**6)
     shelf = Shelf[MemoryLog](ledger, max_stream_bytes=10**6, retain_seconds=60)
-    running, queue = Running(), LocalQueue(max_active=1, max_queued=0)
+    running, queue = Running(), LocalQueue(Rules(1), 0)
     started: list[Generation] = []
 
     class Seen(Observer):

@@ -138,7 +138,7 @@ async def test_status_is_a_heartbeat_that_ends_with_the_first_token() -> None:
 
 
 async def test_one_question_for_all_waiting_streams() -> None:
-    async with upstream(silence) as ollama, gateway(ollama.url, status_interval=0.2) as gw:
+    async with upstream(silence) as ollama, gateway(ollama.url, num_parallel=50, status_interval=0.2) as gw:
         sids = [await gw.start(chat={"model": "m", "messages": []}) for _ in range(50)]
 
         async def watch(sid: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Busy
 from gateway.jobs import Phase, Status
+from gateway.streams.policy import Rules
 from gateway.streams.queue import LocalQueue, Ticket
 
 
@@ -16,7 +17,7 @@ def admitted(ticket: Ticket) -> bool:
 
 
 async def test_first_come_first_served() -> None:
-    queue = LocalQueue(max_active=2, max_queued=10)
+    queue = LocalQueue(Rules(2), 10)
     moves: list[tuple[str, int]] = []
 
     async def follow(name: str, ticket: Ticket) -> None:
@@ -46,7 +47,7 @@ async def test_first_come_first_served() -> None:
 
 async def test_release_twice() -> None:
     """The second release gives nothing back; otherwise a slot would be given out twice."""
-    queue = LocalQueue(max_active=1, max_queued=10)
+    queue = LocalQueue(Rules(1), 10)
     first, second, third = [await queue.enter("a", "m") for _ in range(3)]
     first.release()
     first.release()
@@ -54,7 +55,7 @@ async def test_release_twice() -> None:
 
 
 async def test_busy() -> None:
-    queue = LocalQueue(max_active=1, max_queued=1)
+    queue = LocalQueue(Rules(1), 1)
     await queue.enter("a", "m")
     second = await queue.enter("a", "m")
     with pytest.raises(Busy) as raised:
@@ -66,7 +67,7 @@ async def test_busy() -> None:
 
 
 async def test_no_queue() -> None:
-    queue = LocalQueue(max_active=1, max_queued=0)
+    queue = LocalQueue(Rules(1), 0)
     await queue.enter("a", "m")
     with pytest.raises(Busy):
         await queue.enter("a", "m")
@@ -75,7 +76,7 @@ async def test_no_queue() -> None:
 @given(st.integers(1, 3), st.lists(st.one_of(st.none(), st.integers(0, 20)), max_size=40))
 async def test_any_order_of_coming_and_going(max_active: int, steps: list[int | None]) -> None:
     """None adds a ticket and a number releases one: the oldest run, and the others know their places."""
-    queue = LocalQueue(max_active=max_active, max_queued=100)
+    queue = LocalQueue(Rules(max_active, parallel=max_active), 100)
     here: list[Ticket] = []
     for step in steps:
         if step is None:

@@ -27,7 +27,7 @@ def walked(steps: list[str | int], slots: int) -> Line:
             line.add(str(next(names)), step, "m", 0)
         elif here:
             line.remove(here[step % len(here)])
-        line.advance(Rules(slots), None, 0)
+        line.advance(Rules(slots, parallel=slots), (), 0)
     return line
 
 
@@ -37,7 +37,7 @@ def admissions(line: Line, slots: int) -> list[Request]:
     while line.waiting:
         line.remove(next(iter(line.running)))
         before = {*line.running}
-        line.advance(Rules(slots), None, 0)
+        line.advance(Rules(slots, parallel=slots), (), 0)
         order += [each for name, each in line.running.items() if name not in before]
     return order
 
@@ -56,7 +56,9 @@ def test_the_client_with_the_fewest_running_goes_next(steps: list[str | int], sl
     running = [each.caller for each in line.running.values()]
     left = [*line.waiting.values()]
     turns = {each.caller: each.turn for each in reversed(left)}
-    for number, admitted in enumerate(choose(left, [*line.running.values()], Rules(slots + more), None, 0)):
+    for number, admitted in enumerate(
+        choose(left, [*line.running.values()], Rules(slots + more, parallel=99), (), 0, {})
+    ):
         assert admitted == next(each for each in left if each.caller == admitted.caller)
         ranks = {each.caller: (running.count(each.caller), turns[each.caller]) for each in left}
         assert ranks[admitted.caller] == min(ranks.values())
@@ -70,14 +72,14 @@ def test_the_order_depends_on_nothing_else(steps: list[str | int], slots: int, c
     line = walked(steps, slots)
     running = [*line.running.values()]
     chance.shuffle(running)
-    waiting, rules = [*line.waiting.values()], Rules(slots + 5)
-    assert choose(waiting, running, rules, None, 0) == choose(waiting, [*line.running.values()], rules, None, 0)
+    waiting, rules = [*line.waiting.values()], Rules(slots + 5, parallel=99)
+    assert choose(waiting, running, rules, (), 0, {}) == choose(waiting, [*line.running.values()], rules, (), 0, {})
 
 
 @given(STEPS, SLOTS)
 def test_places_are_those_in_which_requests_will_go(steps: list[str | int], slots: int) -> None:
     line = walked(steps, slots)
-    projected = [request.name for request, _ in line.reasons(Rules(slots), None, 0)]
+    projected = [request.name for request, _ in line.reasons(Rules(slots, parallel=slots), (), 0)]
     assert projected == [each.name for each in admissions(line, slots)]
 
 
@@ -100,7 +102,7 @@ def test_newcomers_overtake_nobody_for_ever(steps: list[str | int], slots: int, 
         for number, end in enumerate(ends[: len(ahead)]):
             line.add(f"new {number}", f"new {number}", "m", 0)
             line.remove([*line.running][end % len(line.running)])
-            line.advance(Rules(slots), None, 0)
+            line.advance(Rules(slots, parallel=slots), (), 0)
         assert first not in line.waiting
 
 
@@ -114,10 +116,10 @@ def test_a_hundred_requests_of_one_client_do_not_hold_up_nine_others() -> None:
 def test_a_newcomer_goes_before_a_client_that_was_just_served_and_not_before_one_that_waits_longer() -> None:
     line = walked([*"aab"], 1)
     line.remove("0")
-    line.advance(Rules(1), None, 0)
+    line.advance(Rules(1), (), 0)
     assert [*line.running] == ["2"]
     line.add("3", "c", "m", 0)
-    assert [(each.name, why) for each, why in line.reasons(Rules(1), None, 0)] == [
+    assert [(each.name, why) for each, why in line.reasons(Rules(1), (), 0)] == [
         ("1", Reason.SLOTS),
         ("3", Reason.SLOTS),
     ]

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.asks.parsing import network
 from gateway.errors import Busy
+from gateway.streams.policy import Rules
 from gateway.streams.queue import LocalQueue
 from gateway.streams.quotas import Quota, Quotas
 from gateway.streams.running import Running
@@ -112,7 +113,7 @@ async def test_reading_again_is_no_start() -> None:
 
 
 def quotas(**quota: int) -> Quotas:
-    return Quotas(Quota(**quota), Running(), LocalQueue(max_active=1, max_queued=0))
+    return Quotas(Quota(**quota), Running(), LocalQueue(Rules(1), 0))
 
 
 def refused(quotas: Quotas, client: str, now: float) -> int:

@@ -31,7 +31,7 @@ async def test_a_restart_loses_nobody_who_waits() -> None:
     before, after = Simulator(token_rate=0, load_seconds=60), quick()
     sock = bound()
     port = sock.getsockname()[1]
-    async with gateway(f"http://127.0.0.1:{port}", max_active=4, reconnect_seconds=30) as gw:
+    async with gateway(f"http://127.0.0.1:{port}", max_active=4, num_parallel=4, reconnect_seconds=30) as gw:
         async with serve(before.app, sock):
             reading = [asyncio.create_task(gw.read("/api/chat", json=each)) for each in questions()]
             await before.until(lambda: before.running == 4)

@@ -18,6 +18,7 @@ from gateway.replicas.published import PublishedLog
 from gateway.replicas.queue import SharedQueue
 from gateway.replicas.replica import LOST_SECONDS, Replica
 from gateway.streams.ledger import Ledger
+from gateway.streams.policy import Rules
 from gateway.streams.queue import Ticket
 from gateway.streams.running import Running
 from gateway.streams.shelf import Shelf
@@ -369,7 +370,7 @@ async def test_a_redis_that_refuses_for_long_is_as_good_as_none(own_redis: Redis
 @asynccontextmanager
 async def queues(url: str, max_active: int, max_queued: int = 10) -> AsyncIterator[SharedQueue]:
     replica = Replica(url)
-    admission = SharedQueue(replica, max_active=max_active, max_queued=max_queued)
+    admission = SharedQueue(replica, Rules(max_active, parallel=max_active), max_queued)
     async with replica, admission:
         yield admission
 

@@ -7,7 +7,9 @@ concerns another replica is told to all; a message that is lost delays a ticket 
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import astuple
 from typing import Self
 
 import orjson
@@ -22,7 +24,7 @@ from gateway.streams.loads import Loads
 from gateway.streams.policy import Rules
 from gateway.streams.queue import Ticket, full, settle
 from gateway.streams.turns import Request
-from gateway.upstream.memory import ServerMemory
+from gateway.upstream.servers import OllamaServer
 
 REFRESH_SECONDS = 1.0  # the line is looked at this often while a ticket waits: the message of a change may be lost
 
@@ -59,17 +61,15 @@ class SharedQueue(Member):
     def __init__(
         self,
         replica: Replica,
-        *,
-        max_active: int,
+        rules: Rules,
         max_queued: int,
-        swap_patience: float = 0,
-        memory: ServerMemory | None = None,
+        servers: Sequence[OllamaServer] = (),
     ) -> None:
         self._replica = replica
-        self._rules = Rules(max_active, swap_patience)
-        self._places = max_active + max_queued
+        self._rules = rules
+        self._places = rules.max_active + max_queued
         self._ahead = 0.0  # of this process's clock
-        self._loads = Loads(memory, lambda: self._line, self._now, lambda: self._changed.set())
+        self._loads = Loads(servers, lambda: self._line, self._now, lambda: self._changed.set())
         self._estimates = Estimates()
         self._active: dict[str, Ticket] = {}
         self._waiting: dict[str, Ticket] = {}  # one without a position has yet to enter
@@ -107,9 +107,9 @@ class SharedQueue(Member):
         self._changed.set()  # have the line looked at: others may wait since then
         return bool(self._line.waiting)
 
-    async def enter(self, caller: str, model: str) -> Ticket:
+    async def enter(self, caller: str, model: str, home: str = "") -> Ticket:
         self._entered = number = self._entered + 1
-        ticket = Ticket(self, f"{self._replica.name}:{number}", caller, model)
+        ticket = Ticket(self, f"{self._replica.name}:{number}", caller, model, home)
         self._waiting[ticket.name] = ticket
         self._unsettled[ticket.name] = None
         try:
@@ -130,8 +130,11 @@ class SharedQueue(Member):
         return self._line.carries(ticket.name)
 
     def begin(self, ticket: Ticket) -> None:
-        self._loads.note_loaded(ticket.model)
+        self._loads.note_loaded(ticket.model, ticket.server)
         self._estimates.begin(ticket.name, self._now())
+        if not self._rules.parallel:  # how many run at once is learned by all replicas together
+            self._unsettled[ticket.name] = None
+            self._changed.set()
 
     def leave(self, ticket: Ticket) -> None:
         self._estimates.leave(ticket.name, self._now())
@@ -186,7 +189,7 @@ class SharedQueue(Member):
             concerned = any(_owner(name) != self._replica.name for name in self._line.waiting)
             self._reconcile(dead)
             if self._loads.ready():
-                self._line.advance(self._rules, self._loads.server, self._now())
+                self._line.advance(self._rules, self._loads.servers, self._now())
             refused = self._refuse()
             version, self._version = self._version, UNREAD  # unless the answer comes
             changes = [word for name in sorted(self._line.changed) for word in (name, self._record(name))]
@@ -205,13 +208,11 @@ class SharedQueue(Member):
             if newer is None:
                 break
             self._read(newer)
-
-            self._read(newer)
         self._version = new
         self._line.changed.clear()
         for name in refused:
             self._waiting.pop(name, None)
-        admitted = settle(self._waiting, self._line, self._rules, self._loads.server, self._estimates, self._now())
+        admitted = settle(self._waiting, self._line, self._rules, self._loads.servers, self._estimates, self._now())
         self._active |= {ticket.name: ticket for ticket in admitted}
 
     def _now(self) -> float:
@@ -225,7 +226,11 @@ class SharedQueue(Member):
             if ticket is None:
                 self._line.remove(name)
             elif name not in self._line.waiting and name not in self._line.running:
-                self._line.add(name, ticket.caller, ticket.model, self._now(), running=name in self._active)
+                server = ticket.server if name in self._active else None
+                seconds, now = self._estimates.length(ticket.model), self._now()
+                self._line.add(name, ticket.caller, ticket.model, now, seconds=seconds, home=ticket.home, server=server)
+            if ticket is not None and ticket.begun:
+                self._line.begin(name)
         for name in [*self._line.waiting, *self._line.running] if dead else ():
             if _owner(name) == dead:
                 self._line.remove(name)
@@ -247,13 +252,13 @@ class SharedQueue(Member):
         if request is None:
             return b""
         running = name in self._line.running
-        return orjson.dumps([running, request.caller, request.model, request.number, request.turn, request.since])
+        return orjson.dumps([running, *astuple(request)[1:]])
 
     def _read(self, stored: list[bytes]) -> None:
         """Take over the line that Redis has."""
         fields = dict(zip(stored[::2], stored[1::2], strict=True))
         self._version = fields.pop(b"", b"").decode()
-        self._line = Line()
+        self._line = Line(seen=self._line.seen)
         records = [(orjson.loads(record), name.decode()) for name, record in fields.items()]
         for (running, *record), name in sorted(records, key=lambda each: each[0][3]):
             self._line.put(Request(name, *record), running=running)

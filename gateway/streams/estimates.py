@@ -1,7 +1,7 @@
 """How long requests will probably wait, from how long others for the same models took. Pure."""
 
-from collections.abc import Iterable, Iterator
-from heapq import heapify, heapreplace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heapreplace
 from math import inf
 from typing import NamedTuple
 
@@ -55,26 +55,38 @@ class Estimates:
         if slot and slot.stage == "answer":
             self._note(slot, now)
 
-    def waits(
-        self, order: Iterable[Request], running: Iterable[Request], rules: Rules, server: Server | None, now: float
-    ) -> Iterator[float | None]:
-        """The seconds until each request of `order` has a slot and its model; None where that is not known.
+    def length(self, model: str) -> float:
+        """How long an answer of this model takes, from the slot on, once it is loaded; 0 if that is not known."""
+        times = self._times.get(model, Times())
+        return 0 if times.answer is None else times.answer + (times.start or 0)
 
-        `order` is the one in which they will go. A model that does not fit is loaded when all slots are free.
+    def waits(
+        self,
+        order: Iterable[Request],
+        running: Iterable[Request],
+        rules: Rules,
+        servers: Sequence[Server],
+        now: float,
+        seen: Mapping[str, int],
+    ) -> Iterator[float | None]:
+        """The seconds until each request of `order` is answered; None where that is not known.
+
+        `order` is the one in which they will go. At each server a model answers as many at once as were `seen` to run;
+        others that have a slot wait at Ollama. A model that does not fit is loaded when all slots are free.
         """
-        ends = [max(each.since + self._length(each) - now, 0) for each in running][: rules.max_active]
-        ends += [0.0] * (rules.max_active - len(ends))
-        heapify(ends)
-        loaded = dict.fromkeys(server.loaded, 0.0) if server else {}  # and when that is so
+        slots = _Slots(rules, max(len(servers), 1), seen)
+        for each in sorted(running, key=lambda each: not each.begun):
+            slots.fill(each, self._length(each), slots.free(each) or each.since - now)
+        loaded = {model: 0.0 for server in servers for model in server.loaded}  # and when that is so
         for request in order:
-            wait, model = ends[0], server.model(request) if server else ""
-            if server and model not in loaded:
-                if server.fits({*loaded, model}) is False:
-                    wait, loaded = max(ends), {}
+            wait, model = slots.free(request), servers[0].model(request) if servers else ""
+            if servers and model not in loaded:
+                if all(server.fits({*loaded, model}) is False for server in servers):
+                    wait, loaded = slots.all_free(), {}
                 load = self._of(request).load
                 loaded[model] = wait + (inf if load is None else load)
             wait = max(wait, loaded.get(model, 0))
-            heapreplace(ends, wait + self._length(request))
+            slots.fill(request, self._length(request), wait)
             yield None if wait == inf else wait
 
     def _length(self, request: Request) -> float:
@@ -93,3 +105,33 @@ class Estimates:
         self._times[slot.model] = times._replace(**{slot.stage: average})
         if len(self._times) > MAX_MODELS:
             del self._times[next(iter(self._times))]
+
+
+class _Slots:
+    """When requests end, for each model and for all together. Times are in seconds from now."""
+
+    def __init__(self, rules: Rules, servers: int, seen: Mapping[str, int]) -> None:
+        self._rules, self._servers, self._seen = rules, servers, seen
+        self._all = [0.0] * rules.max_active
+        self._ends: dict[str, list[float]] = {}
+
+    def free(self, like: Request) -> float:
+        """When a request for this model can be answered."""
+        return max(self._of(like)[0], self._all[0])
+
+    def all_free(self) -> float:
+        """When nothing runs any more."""
+        return max(self._all)
+
+    def fill(self, request: Request, seconds: float, start: float) -> None:
+        """Let a request be answered for so many seconds from `start` on."""
+        end = max(start + seconds, 0)
+        heapreplace(self._of(request), end)
+        heapreplace(self._all, end)
+
+    def _of(self, request: Request) -> list[float]:
+        ends = self._ends.get(request.model)
+        if ends is None:
+            answered = self._rules.answered(request.model, self._seen)
+            ends = self._ends[request.model] = [0.0] * (answered * self._servers)
+        return ends

@@ -156,7 +156,8 @@ class Generation:
             while True:  # in no coroutine of its own, which would be resumed for every token
                 self._begin_asking()
                 try:
-                    return await self.upstreams.ask(self.job.model, self._read)
+                    server = self._ticket.server if self._ticket else ""
+                    return await self.upstreams.ask(self.job.model, self._read, server)
                 except errors.OllamaDown:
                     pause = pauses.next(self._loop.time())
                     if pause is None or self._ticket is None:

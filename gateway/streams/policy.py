@@ -1,8 +1,13 @@
-"""Who goes next: the policy of the queue. Pure: plain data in, plain data out, no clock, no I/O.
+"""Who goes next, and where to: the policy of the queue. Pure: plain data in, plain data out, no clock, no I/O.
 
-A request may go if its model is loaded, or fits beside what is in use, as far as that is known. One that would make
-Ollama throw out a model that others want waits until they are served, but no longer than `patience` seconds: then
-nothing goes that would keep it waiting, and it goes as soon as the other model is free.
+A request goes to a server that has its model loaded and answers it at once, if possible to the one that has answered
+the beginning of its conversation. If all of them are busy and as many requests wait for the model as are answered, it
+is loaded at one more server, as long as nothing has to go for it. If none has it, it is loaded where it fits beside
+what is in use, as far as that is known.
+
+A request that would make Ollama throw out a model that others want waits until they are served, but no longer than
+`patience` seconds: then nothing goes there that would keep it waiting, and it goes as soon as the other model is free.
+So that it goes in time, others are held back earlier by as much as their answers take.
 
 Of those that may go, the next slot goes to the client with the fewest requests running, and of several to the one that
 was served least recently. A client that has just come counts as served then, so that newcomers overtake nobody for
@@ -11,7 +16,7 @@ ever. Requests of one client for one model go in the order in which they came.
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from gateway.streams.fits import Fits
 from gateway.streams.turns import Request, Turns
@@ -19,68 +24,93 @@ from gateway.streams.turns import Request, Turns
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What is known of the Ollama server: the models that it has loaded, and `since` when the last of them is loaded.
+    """What is known of an Ollama server: the models that it has loaded, and `since` when the last of them is loaded.
 
     `names` maps each model of the line to the one that Ollama takes it for: several names may share their weights.
+    `lacks` has the models of the line that are not installed there.
     """
 
+    name: str
     loaded: frozenset[str]
-    names: Mapping[str, str]
-    fits: Fits
-    since: float
+    names: Mapping[str, str] = field(default_factory=dict)
+    fits: Fits = field(default_factory=Fits)
+    since: float = float("-inf")
+    lacks: Set[str] = frozenset()
 
     def model(self, request: Request) -> str:
         """What Ollama takes the request's model for."""
         return self.names.get(request.model, request.model)
 
-    def is_full_for(self, request: Request) -> bool:
-        """Whether one of the loaded models must go for the request's."""
-        return self.fits(self.loaded | {self.model(request)}) is False
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How many requests may run at once, and how many seconds one waits at most for a model that others want."""
+    """How many requests may run at once, and how many seconds one waits at most for a model that others want.
+
+    `parallel` is how many a model answers at once at a server; with 0 it is as many as it was seen to answer there.
+    Then twice as many get a slot: so more are seen if it can, and the next one is there when one ends.
+    """
 
     max_active: int
     patience: float = 0
+    parallel: int = 0
+
+    def answered(self, model: str, seen: Mapping[str, int]) -> int:
+        """How many requests for a model a server answers at once."""
+        return self.parallel or seen.get(model, 1)
+
+    def slots(self, model: str, seen: Mapping[str, int]) -> int:
+        """How many requests for a model may have a slot at a server."""
+        return self.parallel or 2 * seen.get(model, 1)
 
 
 def choose(
-    waiting: Sequence[Request], running: Sequence[Request], rules: Rules, server: Server | None, now: float
+    waiting: Sequence[Request],
+    running: Sequence[Request],
+    rules: Rules,
+    servers: Sequence[Server],
+    now: float,
+    seen: Mapping[str, int],
 ) -> list[Request]:
-    """Which of `waiting` get a slot now, in their order. Without a server, all models count as one."""
+    """Which of `waiting` get a slot now, in their order, each with its server.
+
+    `seen` tells how many requests for a model were seen to run at once at a server. Without servers, nothing is known
+    of what they have loaded, and only the slots count.
+    """
     free = rules.max_active - len(running)
     if free <= 0 or not waiting:
         return []
-    if server is None and len(waiting) == 1:  # need not be compared with thousands that run
-        return [*waiting]
-    may_go = _always if server is None else _Memory(waiting, running, rules, server, now).admit
-    turns = Turns(waiting, running, models=server is not None)
+    if not servers:
+        if len(waiting) == 1:  # need not be compared with thousands that run
+            model = waiting[0].model
+            return [*waiting] if [each.model for each in running].count(model) < rules.slots(model, seen) else []
+        servers = [Server("", frozenset(each.model for each in (*waiting, *running)))]
+    places = _Places([_Place(each, waiting, running, rules, now, seen, alone=len(servers) == 1) for each in servers])
+    places.wanted.update(each.model for each in waiting)
+    turns = Turns(waiting, running)
     admitted: list[Request] = []
-    while len(admitted) < free and (request := turns.next(may_go)):
-        admitted.append(request)
+    while len(admitted) < free and (request := turns.next(places.admit)):
+        admitted.append(replace(request, server=places.taken))
     return admitted
 
 
 def project(
-    waiting: Sequence[Request], running: Sequence[Request], rules: Rules, server: Server | None, now: float
+    waiting: Sequence[Request], running: Sequence[Request], rules: Rules, servers: Sequence[Server], now: float
 ) -> list[Request]:
     """All of `waiting` in the order in which they would go if no other came and the oldest always ended first.
 
-    With a server, requests for what is loaded go before the others, and each swap serves all that want the model.
+    With one server, requests for what is loaded go before the others, and each swap serves all that want the model.
     """
     turns = Turns(waiting, running, models=False)
     ending = deque(each.caller for each in running)
     order: list[Request] = []
     for _ in waiting:
-        if len(ending) >= rules.max_active:
+        if ending and len(ending) >= len(running):
             turns.end(ending.popleft())
         request = turns.next(_always)
         assert request
         order.append(request)
         ending.append(request.caller)
-    return order if server is None else _by_model(order, running, rules, server, now)
+    return _by_model(order, running, rules, servers[0], now) if len(servers) == 1 else order
 
 
 def _by_model(
@@ -112,20 +142,74 @@ def _always(_: Request) -> bool:
     return True
 
 
-class _Memory:
-    """What Ollama has in memory and what comes into it, while requests are admitted one after the other."""
+class _Places:
+    """All servers while requests are admitted one after the other. `taken` is where the last one went."""
+
+    def __init__(self, places: Sequence["_Place"]) -> None:
+        self.wanted: Counter[str] = Counter()
+        self.taken = ""
+        self._places = places
+
+    def admit(self, request: Request) -> bool:
+        """Whether the request may go. If so, it counts as running from now on."""
+        able = [each for each in self._places if each.has(request)] or self._places
+        able = [each for each in able if each.is_open(request)]
+        place = self._idle(request, able) or self._new(request, able) or self._busy(request, able)
+        if place is not None:
+            place.take(request)
+            self.taken = place.name
+            self.wanted[request.model] -= 1
+        elif able and not any(each.is_loaded(request) for each in able):
+            min(able, key=_Place.demand).reserve(request)
+        return place is not None
+
+    def _idle(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
+        """Where the request is answered at once, if possible by the server that knows its conversation."""
+        idle = [each for each in able if each.runs(request) < each.answered(request) and each.has_slot(request)]
+        return min(idle, key=lambda each: (each.name != request.home, each.runs(request), each.demand()), default=None)
+
+    def _new(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
+        """Where the model may be loaded: it is nowhere, or as many requests wait for it as are answered."""
+        has_it = [each for each in able if each.holds(request)]
+        answered = sum(min(each.runs(request), each.answered(request)) for each in has_it)
+        waiting = self.wanted[request.model] + sum(each.runs(request) for each in has_it) - answered
+        if has_it and waiting < answered:
+            return None
+        room = [each for each in able if each not in has_it and each.has_room(request, beside=bool(has_it))]
+        return min(room, key=lambda each: (not each.fits(request), each.demand()), default=None)
+
+    def _busy(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
+        """Where the request is answered next."""
+        return min((each for each in able if each.has_slot(request)), key=lambda each: each.runs(request), default=None)
+
+
+class _Place:
+    """A server while requests are admitted one after the other: what it has in memory, and what comes into it."""
 
     def __init__(
-        self, waiting: Sequence[Request], running: Sequence[Request], rules: Rules, server: Server, now: float
+        self,
+        server: Server,
+        waiting: Sequence[Request],
+        running: Sequence[Request],
+        rules: Rules,
+        now: float,
+        seen: Mapping[str, int],
+        *,
+        alone: bool,
     ) -> None:
-        self._model, self._fits = server.model, server.fits
-        self._due = now - rules.patience
+        self.name = server.name
+        self._server, self._model, self._fits = server, server.model, server.fits
+        self._rules, self._seen = rules, seen
+        here = running if alone else [each for each in running if each.server == server.name]
+        # what is admitted now may wait for one more answer at Ollama, before its own
+        lead = 2 * max((each.seconds for each in here), default=0)
+        self._due = now - rules.patience + min(lead, rules.patience / 2)
         self._swapped_at = server.since
-        self._used = Counter(self._model(each) for each in running)
+        self._used = Counter(self._model(each) for each in here)
         self._wanted = {self._model(each) for each in waiting}
         self._loaded: Set[str] = server.loaded
         self._next: str | None = None  # the model that has waited too long, for which all others are held back
-        for each in sorted(running, key=lambda each: each.number):
+        for each in sorted(here, key=lambda each: each.number):
             model = self._model(each)
             if model in server.loaded:
                 continue
@@ -134,31 +218,69 @@ class _Memory:
             if not fits and self._overdue(each) and self._others(model):
                 self._next = self._next or model  # Ollama may keep it waiting as long as others use what is loaded
 
-    def admit(self, request: Request) -> bool:
-        """Whether the request may go. If so, it counts as running from now on."""
-        model = self._model(request)
-        if self._next not in (None, model):
-            return False
-        if self._has_room(model, request):
-            self._used[model] += 1
-            self._make_room(model)
-            return True
-        if self._overdue(request):
-            self._next = model
-        return False
+    def has(self, request: Request) -> bool:
+        """Whether the request's model is installed, as far as that is known."""
+        return request.model not in self._server.lacks
 
-    def _has_room(self, model: str, request: Request) -> bool:
-        if model in self._loaded:
+    def is_open(self, request: Request) -> bool:
+        """Whether no other model has waited too long."""
+        return self._next in (None, self._model(request))
+
+    def is_loaded(self, request: Request) -> bool:
+        """Whether the request's model is in memory."""
+        return self._model(request) in self._loaded
+
+    def holds(self, request: Request) -> bool:
+        """Whether the request's model is in memory, or was asked for."""
+        return self.is_loaded(request) or self._model(request) in self._used
+
+    def runs(self, request: Request) -> int:
+        """How many requests for that model have a slot."""
+        return self._used[self._model(request)]
+
+    def demand(self) -> int:
+        """How many requests have a slot."""
+        return self._used.total()
+
+    def answered(self, request: Request) -> int:
+        """How many requests for that model are answered at once."""
+        return self._rules.answered(request.model, self._seen)
+
+    def has_slot(self, request: Request) -> bool:
+        """Whether the model is there, or on its way, and one more request may have a slot for it."""
+        model = self._model(request)
+        if not self.holds(request) or self._used[model] >= self._rules.slots(request.model, self._seen):
+            return False
+        # one request is enough until the model is loaded
+        return model in self._loaded or not self._others(model) or self.fits(request) is True
+
+    def has_room(self, request: Request, *, beside: bool) -> bool:
+        """Whether the model may be loaded; with `beside`, only if no other has to go for it."""
+        if self.fits(request) is not False:
             return True
+        if beside:
+            return False
+        model = self._model(request)
         others = self._others(model)
-        if model in self._used:  # Ollama is asked for it already: one request is enough until it is loaded
-            return not others or self._fits(self._loaded | self._used.keys() | {model}) is True
-        if self._fits(self._loaded | self._used.keys() | {model}) is not False:
-            return True
         in_demand = others | (self._wanted & self._loaded)
         if self._fits(in_demand | {model}) is not False:
             return True
         return self._overdue(request) and self._fits(others | {model}) is not False
+
+    def fits(self, request: Request) -> bool | None:
+        """Whether the model fits beside all that is in memory or on its way."""
+        return self._fits(self._loaded | self._used.keys() | {self._model(request)})
+
+    def take(self, request: Request) -> None:
+        """Give the request a slot."""
+        model = self._model(request)
+        self._used[model] += 1
+        self._make_room(model)
+
+    def reserve(self, request: Request) -> None:
+        """Hold back all other models if the request has waited too long."""
+        if self._overdue(request):
+            self._next = self._model(request)
 
     def _make_room(self, model: str) -> None:
         """Forget what Ollama is about to throw out for this model: all that is not in use."""

@@ -3,7 +3,7 @@ leave.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from gateway.streams.estimates import Estimates
 from gateway.streams.line import Line
 from gateway.streams.loads import Loads
 from gateway.streams.policy import Rules, Server
-from gateway.upstream.memory import ServerMemory
+from gateway.upstream.servers import OllamaServer
 
 
 class Queue(Protocol):
@@ -30,8 +30,11 @@ class Queue(Protocol):
     def contested(self) -> bool:
         """Whether anybody waits for a slot, in any process."""
 
-    async def enter(self, caller: str, model: str) -> "Ticket":
-        """Join the queue, for this key or address and this model. Raises `Busy` when there is no place left."""
+    async def enter(self, caller: str, model: str, home: str = "") -> "Ticket":
+        """Join the queue, for this key or address and this model. Raises `Busy` when there is no place left.
+
+        `home` is the server that has answered the beginning of the conversation, if any.
+        """
 
     def carries(self, ticket: "Ticket") -> bool:
         """Whether it alone asks Ollama for a model that others wait for."""
@@ -47,12 +50,15 @@ class Ticket:
     """A place in the queue, and later a slot at Ollama. `release` gives back whichever it is.
 
     `name` is unique in its queue; `caller` is the key or the address that it belongs to, and `model` what Ollama must
-    have loaded for it.
+    have loaded for it. `home` is the server that it would rather go to, and `server` the one where it has a slot; both
+    are empty where there is nothing to choose from.
     """
 
-    def __init__(self, queue: Queue, name: str, caller: str, model: str) -> None:
-        self.name, self.caller, self.model = name, caller, model
+    def __init__(self, queue: Queue, name: str, caller: str, model: str, home: str = "") -> None:
+        self.name, self.caller, self.model, self.home = name, caller, model, home
         self._queue = queue
+        self.server = ""
+        self.begun = False
         self.reason: Reason | None = None
         self.due: float | None = None
         """When its turn will probably come, by the loop's clock; None while nothing is known of that."""
@@ -102,6 +108,7 @@ class Ticket:
 
     def begin(self) -> None:
         """Tell the queue that the first token has come."""
+        self.begun = True
         self._queue.begin(self)
 
     def release(self) -> None:
@@ -130,18 +137,16 @@ def full(active: int, waiting: int) -> Busy:
 
 
 class LocalQueue:
-    """The queue of one process. See `Queue`. `memory` tells what Ollama has loaded; without it all models are alike."""
+    """The queue of one process. See `Queue`. `servers` tell what they have loaded; without them that is not known."""
 
-    def __init__(
-        self, *, max_active: int, max_queued: int, swap_patience: float = 0, memory: ServerMemory | None = None
-    ) -> None:
-        self._rules = Rules(max_active, swap_patience)
-        self._places = max_active + max_queued
+    def __init__(self, rules: Rules, max_queued: int, servers: Sequence[OllamaServer] = ()) -> None:
+        self._rules = rules
+        self._places = rules.max_active + max_queued
         self._line = Line()
         self._waiting: dict[str, Ticket] = {}
         self._names = count()
         self._now = asyncio.get_running_loop().time
-        self._loads = Loads(memory, lambda: self._line, self._now, self._advance)
+        self._loads = Loads(servers, lambda: self._line, self._now, self._advance)
         self._estimates = Estimates()
 
     @property
@@ -155,13 +160,13 @@ class LocalQueue:
     def contested(self) -> bool:
         return bool(self._waiting)
 
-    async def enter(self, caller: str, model: str) -> Ticket:
+    async def enter(self, caller: str, model: str, home: str = "") -> Ticket:
         running = len(self._line.running)
         if running + self.waiting >= self._places:
             raise full(running, self.waiting)
-        ticket = Ticket(self, str(next(self._names)), caller, model)
+        ticket = Ticket(self, str(next(self._names)), caller, model, home)
         self._waiting[ticket.name] = ticket
-        self._line.add(ticket.name, caller, model, self._now())
+        self._line.add(ticket.name, caller, model, self._now(), seconds=self._estimates.length(model), home=home)
         self._advance()
         return ticket
 
@@ -169,8 +174,10 @@ class LocalQueue:
         return self._line.carries(ticket.name)
 
     def begin(self, ticket: Ticket) -> None:
-        self._loads.note_loaded(ticket.model)
+        self._loads.note_loaded(ticket.model, ticket.server)
         self._estimates.begin(ticket.name, self._now())
+        if self._line.begin(ticket.name):
+            self._advance()
 
     def leave(self, ticket: Ticket) -> None:
         self._estimates.leave(ticket.name, self._now())
@@ -181,25 +188,33 @@ class LocalQueue:
 
     def _advance(self) -> None:
         if self._loads.ready():
-            self._line.advance(self._rules, self._loads.server, self._now())
+            self._line.advance(self._rules, self._loads.servers, self._now())
         self._line.changed.clear()
-        settle(self._waiting, self._line, self._rules, self._loads.server, self._estimates, self._now())
+        settle(self._waiting, self._line, self._rules, self._loads.servers, self._estimates, self._now())
 
 
 def settle(
-    waiting: dict[str, Ticket], line: Line, rules: Rules, server: Server | None, estimates: Estimates, now: float
+    waiting: dict[str, Ticket],
+    line: Line,
+    rules: Rules,
+    servers: Sequence[Server],
+    estimates: Estimates,
+    now: float,
 ) -> list[Ticket]:
     """Tell these tickets their places in the line. Those that have a slot now are taken out, and returned."""
     admitted = [waiting.pop(name) for name in [*waiting] if name in line.running]
     for ticket in admitted:
-        loaded = server is None or server.model(line.running[ticket.name]) in server.loaded
-        estimates.admit(ticket.name, ticket.model, now, loaded=loaded)
+        request = line.running[ticket.name]
+        at = [each for each in servers if each.name == request.server]
+        estimates.admit(ticket.name, ticket.model, now, loaded=all(each.model(request) in each.loaded for each in at))
+        ticket.server = request.server
         ticket.move(0)
     if not waiting:
         return admitted
     clock = asyncio.get_running_loop().time()
-    reasons = [*line.reasons(rules, server, now)]
-    waits = estimates.waits([request for request, _ in reasons], line.running.values(), rules, server, now)
+    reasons = [*line.reasons(rules, servers, now)]
+    order = [request for request, _ in reasons]
+    waits = estimates.waits(order, line.running.values(), rules, servers, now, line.seen)
     for place, ((request, reason), seconds) in enumerate(zip(reasons, waits, strict=True), 1):
         if waits_here := waiting.get(request.name):
             waits_here.reason, waits_here.due = reason, None if seconds is None else clock + seconds

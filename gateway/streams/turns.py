@@ -13,7 +13,9 @@ class Request:
 
     Numbers count what happens in the line, because the clocks of several replicas differ. `number` says when the
     request came, or got its slot; `turn`, when its client was last given a slot or gave one back, or when it came if
-    that is later. `since` is the time of `number` in seconds, by a clock that all who use the line share.
+    that is later. `since` is the time of `number` in seconds, by a clock that all who use the line share. `seconds` is
+    how long its answer will probably take, 0 if that is not known. `home` is the server that has answered the beginning
+    of its conversation, `server` the one where it has its slot, and `begun` tells whether its first token has come.
     """
 
     name: str
@@ -22,6 +24,10 @@ class Request:
     number: int
     turn: int
     since: float
+    seconds: float = 0
+    home: str = ""
+    server: str = ""
+    begun: bool = False
 
 
 Rank = tuple[int, int, int, tuple[str, str]]
@@ -31,7 +37,7 @@ Rank = tuple[int, int, int, tuple[str, str]]
 class Turns:
     """The clients that wait. With `models`, requests of a client for different models are not held up by each other."""
 
-    def __init__(self, waiting: Sequence[Request], running: Sequence[Request], *, models: bool) -> None:
+    def __init__(self, waiting: Sequence[Request], running: Sequence[Request], *, models: bool = True) -> None:
         self._running = Counter(each.caller for each in running)
         self._waiting: dict[tuple[str, str], deque[Request]] = {}
         self._turn: dict[str, int] = {}

@@ -48,6 +48,7 @@ class OllamaServer:
 
     def __init__(self, client: OllamaClient) -> None:
         self.client = client
+        self.memory = ServerMemory(client)
         self.running = 0
         self.problem: str | None = None
         self.tags: list[Json] = []
@@ -63,8 +64,12 @@ class OllamaServer:
 
     def may_do_better(self, error: GatewayError, model: str) -> bool:
         """Whether a request that failed on another server with `error` is worth a try on this one."""
-        missing = isinstance(error, ModelNotFound) and (self._installed is None or model in self._installed)
+        missing = isinstance(error, ModelNotFound) and self.may_have(model)
         return error.status >= 500 or error.status == 429 or missing
+
+    def may_have(self, model: str) -> bool:
+        """Whether a model, by its normal name, is installed, as far as that is known."""
+        return self._installed is None or model in self._installed
 
     async def serve(self, model: str, read: Callable[[OllamaClient], Awaitable[T]]) -> T:
         """Call `read`, and have the server's models refreshed if the request may have changed them."""
@@ -149,11 +154,11 @@ class Upstreams:
 
     def __init__(self, clients: Sequence[OllamaClient]) -> None:
         self.answers, self._checks = Answers(), Answers()
-        self._servers = [OllamaServer(client) for client in clients]
+        self.servers = [OllamaServer(client) for client in clients]
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        for server in self._servers:
+        for server in self.servers:
             await self._stack.enter_async_context(server.client)
             self._stack.push_async_callback(server.close)
         for answers in (self.answers, self._checks):
@@ -163,21 +168,17 @@ class Upstreams:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    @property
-    def memory(self) -> ServerMemory | None:
-        """What the server has loaded; None if there are several, which `ask` chooses from."""
-        return ServerMemory(self._servers[0].client) if len(self._servers) == 1 else None
+    def ask(self, model: str, read: Callable[[OllamaClient], Awaitable[T]], first: str = "") -> Awaitable[T]:
+        """Call `read` with the server of the name `first`, or with the best one for `model`.
 
-    def ask(self, model: str, read: Callable[[OllamaClient], Awaitable[T]]) -> Awaitable[T]:
-        """Call `read` with the best server for `model`. If it raises, try the next best server that may do better.
-
-        `read` must therefore raise a `GatewayError` only as long as nothing was relayed. Of several errors, the first
-        one that a retry can help is raised, or else the first.
+        If it raises, try the next best server that may do better. `read` must therefore raise a `GatewayError` only
+        as long as nothing was relayed. Of several errors, the first one that a retry can help is raised, or else the
+        first.
         """
-        if len(self._servers) == 1:
+        if len(self.servers) == 1:
             # Returned as it is: another coroutine around it would be resumed for every token.
-            return read(self._servers[0].client)
-        return self._ask_best(normal_name(model), read)
+            return read(self.servers[0].client)
+        return self._ask_best(normal_name(model), read, first)
 
     async def tags(self) -> list[tuple[OllamaClient, Json]]:
         """The installed models of all servers that are up, newest first, one per name, each with a server that has it.
@@ -188,23 +189,23 @@ class Upstreams:
 
     async def ps(self) -> list[Json]:
         """The loaded models of all servers that are up."""
-        if len(self._servers) == 1:
-            return await self._servers[0].client.ps()
+        if len(self.servers) == 1:
+            return await self.servers[0].client.ps()
         await self._refresh(LIST_SECONDS)
-        return [model for server in self._servers if server.problem is None for model in server.ps]
+        return [model for server in self.servers if server.problem is None for model in server.ps]
 
     async def check(self) -> list[Health]:
         """Each server, and whether it answers, in their order."""
         return await self._checks.get("check", self._check)
 
     async def _tags(self) -> list[tuple[OllamaClient, Json]]:
-        if len(self._servers) == 1:
-            client = self._servers[0].client
+        if len(self.servers) == 1:
+            client = self.servers[0].client
             return [(client, tag) for tag in sorted(await client.tags(), key=_newest_first)]
         await self._refresh(LIST_SECONDS)
-        up = [server for server in self._servers if server.problem is None]
+        up = [server for server in self.servers if server.problem is None]
         if not up:
-            raise OllamaUnreachable(str(self._servers[0].problem))
+            raise OllamaUnreachable(str(self.servers[0].problem))
         found = [(server.client, tag) for server in up for tag in server.tags]
         newest: dict[str, tuple[OllamaClient, Json]] = {}
         for each in sorted(found, key=lambda each: _newest_first(each[1])):
@@ -212,15 +213,17 @@ class Upstreams:
         return list(newest.values())
 
     async def _check(self) -> list[Health]:
-        return await asyncio.gather(*(server.check() for server in self._servers))
+        return await asyncio.gather(*(server.check() for server in self.servers))
 
-    async def _ask_best(self, model: str, read: Callable[[OllamaClient], Awaitable[T]]) -> T:
-        await self._refresh(ROUTING_SECONDS)
-        candidates = self._servers
+    async def _ask_best(self, model: str, read: Callable[[OllamaClient], Awaitable[T]], first: str) -> T:
+        chosen = [each for each in self.servers if each.client.name == first]
+        if not chosen:
+            await self._refresh(ROUTING_SECONDS)
+        candidates = self.servers
         failures: list[GatewayError] = []
         try:
             while candidates:
-                server = min(candidates, key=lambda each: each.rank(model))
+                server = chosen.pop() if chosen else min(candidates, key=lambda each: each.rank(model))
                 try:
                     return await server.serve(model, read)
                 except GatewayError as error:
@@ -235,8 +238,8 @@ class Upstreams:
 
     async def _refresh(self, patience: float) -> None:
         """Bring what is known up to date within `patience` seconds; a server that is down is waited for if all are."""
-        all_down = all(server.problem for server in self._servers)
-        refreshes = [(server, server.refresh(patience)) for server in self._servers]
+        all_down = all(server.problem for server in self.servers)
+        refreshes = [(server, server.refresh(patience)) for server in self.servers]
         if awaited := [task for server, task in refreshes if task and (all_down or not server.problem)]:
             await asyncio.wait(awaited, timeout=patience)
 
