@@ -115,7 +115,7 @@ def bare(port: int, upstream: str, directory: Path) -> Sequence[str]:
 
 def gateway(port: int, upstream: str, directory: Path) -> Sequence[str]:
     """The gateway with its defaults, except that any number of generations may run, as in the others."""
-    return [sys.executable, "-P", "-m", "gateway", f"--port={port}", "--max-active=100000"]
+    return [sys.executable, "-P", "-m", "gateway", f"--port={port}", "--max-active=100000", "--num-parallel=100000"]
 
 
 def replicas(port: int, upstream: str, directory: Path) -> Sequence[str]:

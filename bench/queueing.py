@@ -9,7 +9,7 @@ import random
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heappop, heappush
 from statistics import mean, quantiles
@@ -17,28 +17,38 @@ from statistics import mean, quantiles
 from gateway.streams.fits import Memory
 from gateway.streams.line import Line
 from gateway.streams.policy import Rules, Server
+from gateway.streams.queue import SURE_SECONDS
+from gateway.streams.turns import Request
 
 LOOK_SECONDS = 0.25  # how often the queue looks at what is loaded, as in the gateway
 
 
 @dataclass(eq=False)
 class Ask:
-    """A request that comes `at` a time and takes `seconds` once its model is loaded."""
+    """A request that comes `at` a time and takes `seconds` once its model is loaded.
+
+    After each answer before the time `until`, its client asks again.
+    """
 
     at: float
     client: str
     model: str
     seconds: float
+    until: float = 0
     began: float = -1.0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """An Ollama: how many models it has room for, how many requests each serves at once, how long a load takes."""
+    """How many models Ollama has room for, how many requests each serves at once, how long a load takes, and how many
+    such servers there are. `loaded` is in the memory of the first one.
+    """
 
     room: int = 1
     parallel: int = 1
     load_seconds: float = 5.0
+    servers: int = 1
+    loaded: str = ""
 
 
 @dataclass
@@ -51,58 +61,32 @@ class Runner:
     waiting: deque[Ask] = field(default_factory=deque)
 
 
-class Run:
-    """One trace on one machine under one policy; `loads` and the times in the trace's requests are the result."""
+class Ollama:
+    """A server. `run` tells it the time, calls it back later, and is told what begins and what ends."""
 
-    def __init__(self, trace: Sequence[Ask], machine: Machine, rules: Rules, *, fair: bool, models: bool) -> None:
-        self.loads = 0
-        self.now = 0.0
-        self._machine, self._rules, self._fair, self._models = machine, rules, fair, models
+    def __init__(self, name: str, machine: Machine, run: "Run") -> None:
+        self.name, self.loads, self.requests = name, 0, 0
+        self._machine, self._run = machine, run
         self._runners: dict[str, Runner] = {}
-        self._ollamas_line: deque[Ask] = deque()
-        self._line, self._seen, self._looking = Line(), Memory(), False
-        self._asks = {str(number): ask for number, ask in enumerate(trace)}
-        self._names = {ask: name for name, ask in self._asks.items()}
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
-        for ask in trace:
-            self._at(ask.at, partial(self._come, ask))
-        while self._events:
-            self.now, _, event = heappop(self._events)
-            event()
+        self._line: deque[Ask] = deque()
+        self._seen = Memory()
+        if machine.loaded and name in ("", "1"):
+            self._runners[machine.loaded] = Runner(ready=True)
 
-    def _at(self, moment: float, event: Callable[[], None]) -> None:
-        heappush(self._events, (moment, next(self._numbers), event))
-
-    def _come(self, ask: Ask) -> None:
-        self._line.add(self._names[ask], ask.client if self._fair else "", ask.model, self.now)
-        self._advance()
-
-    def _look(self) -> None:
-        self._looking = False
-        self._advance()
-
-    def _advance(self) -> None:
-        before = {*self._line.running}
-        self._line.advance(self._rules, [self._server()] if self._models else [], self.now)
-        for name in self._line.running:
-            if name not in before:
-                self._send(self._asks[name])
-        if self._models and self._line.waiting and not self._looking:
-            self._looking = True
-            self._at(self.now + LOOK_SECONDS, self._look)
-
-    def _server(self) -> Server:
+    def look(self, running: Sequence[Request]) -> Server:
+        """What a gateway knows of it after a look."""
         loaded = {model for model, runner in self._runners.items() if runner.ready}
-        self._seen.see(loaded, [each.model for each in self._line.running.values()], self.now)
-        return Server("", self._seen.loaded, fits=self._seen.fits, since=self._seen.since)
+        self._seen.see(loaded, [each.model for each in running if each.server == self.name], self._run.now)
+        return Server(self.name, self._seen.loaded, fits=self._seen.fits, since=self._seen.since)
 
-    def _send(self, ask: Ask) -> None:
+    def send(self, ask: Ask) -> None:
+        """Ask it for an answer."""
+        self.requests += 1
         runner = self._runners.get(ask.model)
         if runner is not None and runner.ready:
             self._attach(ask)
         else:
-            self._ollamas_line.append(ask)
+            self._line.append(ask)
             self._prepare()
 
     def _attach(self, ask: Ask) -> None:
@@ -115,21 +99,20 @@ class Run:
         while runner.ready and runner.waiting and runner.busy < self._machine.parallel:
             ask = runner.waiting.popleft()
             runner.busy += 1
-            ask.began = self.now
-            self._at(self.now + ask.seconds, partial(self._end, ask, runner))
+            self._run.at(self._run.now + ask.seconds, partial(self._end, ask, runner))
+            self._run.begin(ask)
 
     def _end(self, ask: Ask, runner: Runner) -> None:
         runner.busy -= 1
         runner.users -= 1
         self._serve(runner)
         self._prepare()
-        self._line.remove(self._names[ask])
-        self._advance()
+        self._run.end(ask)
 
     def _prepare(self) -> None:
         """Load what is asked for, one after the other, as long as there is room or a model that nobody uses."""
-        while self._ollamas_line:
-            ask = self._ollamas_line[0]
+        while self._line:
+            ask = self._line[0]
             if ask.model not in self._runners:
                 idle = [model for model, runner in self._runners.items() if not runner.users]
                 if len(self._runners) >= self._machine.room and not idle:
@@ -138,13 +121,92 @@ class Run:
                     del self._runners[idle[0]]
                 self.loads += 1
                 runner = self._runners[ask.model] = Runner()
-                self._at(self.now + self._machine.load_seconds, partial(self._ready, runner))
-            self._attach(self._ollamas_line.popleft())
+                self._run.at(self._run.now + self._machine.load_seconds, partial(self._ready, runner))
+            self._attach(self._line.popleft())
 
     def _ready(self, runner: Runner) -> None:
         runner.ready = True
         self._serve(runner)
-        self._advance()
+        self._run.advance()
+
+
+class Run:
+    """One trace on one machine under one policy; `ollamas`, and the times of all `asks`, are the result.
+
+    A policy that does not know the models takes the servers in turn.
+    """
+
+    def __init__(self, trace: Sequence[Ask], machine: Machine, rules: Rules, *, fair: bool, models: bool) -> None:
+        self.now = 0.0
+        self._rules, self._fair, self._models = rules, fair, models
+        names = [str(number) for number in range(1, machine.servers + 1)] if machine.servers > 1 else [""]
+        self.ollamas = [Ollama(name, machine, self) for name in names]
+        self._turn = itertools.cycle(self.ollamas)
+        self._line, self._looking = Line(), False
+        self.asks: list[Ask] = []
+        self._names: dict[Ask, str] = {}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        for ask in trace:
+            self._expect(ask)
+        while self._events:
+            self.now, _, event = heappop(self._events)
+            event()
+
+    @property
+    def loads(self) -> int:
+        """How many models were loaded."""
+        return sum(each.loads for each in self.ollamas)
+
+    def at(self, moment: float, event: Callable[[], None]) -> None:
+        """Let `event` happen then."""
+        heappush(self._events, (moment, next(self._numbers), event))
+
+    def begin(self, ask: Ask) -> None:
+        """It has its first token."""
+        ask.began = self.now
+        self.at(self.now + SURE_SECONDS, partial(self._count, ask))
+
+    def end(self, ask: Ask) -> None:
+        """It has its answer."""
+        self._line.remove(self._names[ask])
+        if self.now < ask.until:
+            self._expect(replace(ask, at=self.now))
+        self.advance()
+
+    def advance(self) -> None:
+        """Let those go whose turn it is."""
+        running = [*self._line.running.values()]
+        before = {*self._line.running}
+        servers = [each.look(running) for each in self.ollamas] if self._models else []
+        self._line.advance(self._rules, servers, self.now)
+        for name in [*self._line.running]:
+            if name not in before:
+                self._ollama(self._line.running[name].server).send(self.asks[int(name)])
+        if self._models and self._line.waiting and not self._looking:
+            self._looking = True
+            self.at(self.now + LOOK_SECONDS, self._look)
+
+    def _ollama(self, name: str) -> Ollama:
+        return next((each for each in self.ollamas if each.name == name), None) or next(self._turn)
+
+    def _expect(self, ask: Ask) -> None:
+        self._names[ask] = str(len(self.asks))
+        self.asks.append(ask)
+        self.at(ask.at, partial(self._come, ask))
+
+    def _come(self, ask: Ask) -> None:
+        client = ask.client if self._fair else ""
+        self._line.add(self._names[ask], client, ask.model, self.now, seconds=ask.seconds)
+        self.advance()
+
+    def _count(self, ask: Ask) -> None:
+        if self._line.begin(self._names[ask]):
+            self.advance()
+
+    def _look(self) -> None:
+        self._looking = False
+        self.advance()
 
 
 def alternating(count: int = 20, seconds: float = 2) -> list[Ask]:
@@ -170,10 +232,15 @@ def zipf(models: int = 6, count: int = 200, every: float = 4) -> list[Ask]:
     return [Ask(when, f"c{chance.randrange(12)}", chance.choices("abcdef"[:models], weights)[0], 2) for when in at]
 
 
-def looping(clients: int = 3, seconds: float = 600) -> list[Ask]:
-    """A model that is in use without a pause, and now and then a request for another one."""
-    steady = [Ask(2.0 * turn, f"c{turn % clients}", "a", 2.0) for turn in range(int(seconds / 2))]
-    return sorted([*steady, *(Ask(60.0 * turn + 7, "other", "b", 2) for turn in range(9))], key=lambda ask: ask.at)
+def looping(seconds: float = 600) -> list[Ask]:
+    """Three clients that use a model without a pause, and now and then a request for another one."""
+    steady = [Ask(0.1 * number, f"c{number}", "a", 2.0, until=seconds) for number in range(3)]
+    return [*steady, *(Ask(at, "other", "b", 2) for at in range(7, int(seconds), 60))]
+
+
+def eight(seconds: float = 20) -> list[Ask]:
+    """Eight clients ask for the model that one server has loaded."""
+    return [Ask(0, f"c{number}", "a", seconds) for number in range(8)]
 
 
 TRACES: dict[str, tuple[Callable[[], list[Ask]], Machine]] = {
@@ -183,21 +250,23 @@ TRACES: dict[str, tuple[Callable[[], list[Ask]], Machine]] = {
     "Zipf": (zipf, Machine(room=2)),
     "looping": (looping, Machine()),
     "room for both": (alternating, Machine(room=2)),
+    "two servers": (lambda: zipf(every=2), Machine(room=2, servers=2)),
+    "eight for one": (eight, Machine(room=2, servers=2, loaded="a")),
 }
 POLICIES: dict[str, tuple[bool, bool]] = {"first come": (False, False), "fair": (True, False), "ours": (True, True)}
 """Whether a policy is fair, and whether it knows the models."""
 
-PATIENCE = 15.0
-PATIENCES = (0, 5, 10, 15, 30, 60)
+PATIENCE = 20.0
+PATIENCES = (0, 5, 10, 15, 20, 30, 60)
 MAX_ACTIVE = 64
 
 
 def measured(name: str, policy: str, patience: float = PATIENCE, max_active: int = MAX_ACTIVE) -> list[str]:
     """The cells of a row: total time, loads, mean, 95th percentile and longest wait, Jain's index of clients' waits."""
     make, machine = TRACES[name]
-    trace = make()
     fair, models = POLICIES[policy]
-    run = Run(trace, machine, Rules(max_active, patience), fair=fair, models=models)
+    run = Run(make(), machine, Rules(max_active, patience), fair=fair, models=models)
+    trace = run.asks
     waits = [ask.began - ask.at for ask in trace]
     clients = Counter(ask.client for ask in trace)
     shares = [sum(ask.began - ask.at for ask in trace if ask.client == each) / clients[each] for each in clients]
@@ -214,6 +283,20 @@ def optimum(trace: Sequence[Ask], machine: Machine) -> float:
     return sum(machine.load_seconds + -(-models[each] // machine.parallel) * seconds[each] for each in models)
 
 
+def plot() -> str:
+    """What the patience costs and brings, as a chart that Markdown can hold."""
+    totals = [measured("alternating", "ours", each)[0] for each in PATIENCES]
+    longest = [measured("looping", "ours", each)[4] for each in PATIENCES]
+    return f"""```mermaid
+xychart-beta
+    title "alternating: total time (bars); looping: longest wait (line)"
+    x-axis "patience, s" [{", ".join(map(str, PATIENCES))}]
+    y-axis "seconds" 0 --> 100
+    bar [{", ".join(totals)}]
+    line [{", ".join(longest)}]
+```"""
+
+
 def main() -> int:
     head = "total, s | loads | mean wait, s | 95 %, s | longest, s | Jain"
     print(f"| trace | policy | {head} |\n|---|---|--:|--:|--:|--:|--:|--:|")
@@ -225,6 +308,7 @@ def main() -> int:
     for trace in ("bursts", "Zipf", "looping"):
         for patience in PATIENCES:
             print(f"| {trace} | {patience} | {' | '.join(measured(trace, 'ours', patience))} |")
+    print("\n" + plot())
     return 0
 
 

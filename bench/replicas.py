@@ -23,7 +23,15 @@ def main() -> None:
     subprocess.Popen(redis)
     while not Path(SOCKET).exists():
         time.sleep(0.01)
-    command = [sys.executable, "-P", "-m", "gateway", f"--redis-url={url}", "--max-active=100000"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gateway",
+        f"--redis-url={url}",
+        "--max-active=100000",
+        "--num-parallel=100000",
+    ]
     other = subprocess.Popen([*command, "--port=0"], stdout=subprocess.PIPE, text=True)
     assert other.stdout
     Path(OTHER).write_text(other.stdout.readline().strip().rpartition(":")[2])

@@ -111,7 +111,8 @@ class Job:
     The other fields do not count when two jobs are compared. `caller` is a key's name or a network, and `request_id`
     the request that asked; for `resume_window` seconds the generation goes on while nobody reads it. `shaped` is set
     when the body has words of the operator's, which no answer may tell. `loads` is what Ollama must have loaded for it,
-    as `wire.model_key` has it.
+    as `wire.model_key` has it. `conversation` stands for its messages, and `beginning` for those that the last answer
+    in them was given to; 0 for none.
     """
 
     kind: Kind
@@ -122,6 +123,8 @@ class Job:
     resume_window: float = field(default=0, compare=False)
     shaped: bool = field(default=False, compare=False)
     loads: str = field(default="", compare=False)
+    conversation: int = field(default=0, compare=False)
+    beginning: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 import random
 from itertools import count
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.jobs import Reason
+from gateway.streams.fits import Fits
 from gateway.streams.line import Line
-from gateway.streams.policy import Rules, choose
+from gateway.streams.policy import Rules, Server, choose
 from gateway.streams.turns import Request
 
 CLIENTS = "abcde"
@@ -123,3 +125,101 @@ def test_a_newcomer_goes_before_a_client_that_was_just_served_and_not_before_one
         ("1", Reason.SLOTS),
         ("3", Reason.SLOTS),
     ]
+
+
+def ask(number: int, model: str = "m", **fields: Any) -> Request:
+    """A request that waits, of a client of its own."""
+    return Request(str(number), f"c{number}", model, number, number, since=0, **fields)
+
+
+def run(number: int, server: str, model: str = "m", **fields: Any) -> Request:
+    """One that has a slot."""
+    return ask(number, model, server=server, **fields)
+
+
+def placed(
+    waiting: list[Request], running: list[Request], *servers: Server, seen: int = 1, now: float = 0, **rules: float
+) -> dict[str, str]:
+    """Who goes where."""
+    chosen = choose(waiting, running, Rules(64, **{"patience": 15, **rules}), servers, now, {"m": seen})  # type: ignore[arg-type]
+    return {each.name: each.server for each in chosen}
+
+
+ONE, OTHER = Server("1", frozenset({"m"})), Server("2", frozenset({"m"}))
+EMPTY, FULL_OF_N = Server("2", frozenset()), Server("2", frozenset({"n"}), fits=Fits(crowded={frozenset("mn"): None}))
+
+
+def test_a_model_has_twice_the_slots_that_it_was_seen_to_use_or_those_that_are_set() -> None:
+    waiting = [ask(number) for number in range(9)]
+    assert len(placed(waiting, [])) == 2
+    assert len(placed(waiting, [], seen=2)) == 4
+    assert len(placed(waiting, [], seen=2, parallel=3)) == 3
+    assert len(placed([*waiting, ask(9, "n")], [], seen=2, parallel=3)) == 4  # another model has its own
+
+
+def test_what_is_answered_at_once_was_seen_in_the_line() -> None:
+    line = Line()
+    for name in "abcdef":
+        line.add(name, name, "m", 0, server="")
+    assert [line.begin(name) for name in "aabc"] == [False, False, True, True]
+    assert line.seen == {"m": 3}
+    line.remove("a")
+    assert not line.begin("d")  # three at once, as before
+    for number in range(1000):
+        for name in "xy":
+            line.add(name, name, str(number), 0, server="")
+            line.begin(name)
+        line.remove("x")
+        line.remove("y")
+    assert len(line.seen) == 256
+
+
+def test_a_request_goes_where_its_model_is_loaded_and_idle_and_back_to_its_conversation() -> None:
+    assert placed([ask(1)], [], EMPTY, ONE) == {"1": "1"}
+    assert placed([ask(1)], [], ONE, OTHER) == {"1": "1"}
+    assert placed([ask(1, home="2")], [], ONE, OTHER) == {"1": "2"}
+    assert placed([ask(1, home="2")], [run(2, "2")], ONE, OTHER) == {"1": "1"}  # its cache is worth no wait
+    assert placed([ask(number) for number in range(5)], [], ONE, OTHER) == {"0": "1", "1": "2", "2": "1", "3": "2"}
+
+
+def test_a_model_is_loaded_once_more_when_as_many_wait_as_are_answered_and_nothing_has_to_go() -> None:
+    assert placed([ask(1)], [run(2, "1"), run(3, "1")], ONE, EMPTY, seen=2) == {"1": "1"}
+    assert placed([ask(1), ask(4)], [run(2, "1"), run(3, "1")], ONE, EMPTY, seen=2) == {"1": "2", "4": "2"}
+    assert placed([ask(1), ask(4)], [run(2, "1")], ONE, FULL_OF_N) == {"1": "1"}
+
+
+def test_a_model_that_no_server_has_loaded_goes_to_the_one_that_has_room_and_the_least_to_do() -> None:
+    assert placed([ask(1)], [], FULL_OF_N, Server("1", frozenset())) == {"1": "1"}
+    assert placed([ask(1)], [run(2, "1", "n")], Server("1", frozenset({"n"})), EMPTY) == {"1": "2"}
+
+
+def test_a_server_without_the_model_is_asked_only_if_none_has_it() -> None:
+    lacking = Server("2", frozenset(), lacks=frozenset({"m"}))
+    assert placed([ask(1), ask(2), ask(3)], [], ONE, lacking) == {"1": "1", "2": "1"}
+    assert placed([ask(1)], [], lacking) == {"1": "2"}
+
+
+def test_who_has_waited_for_the_patience_gets_the_least_busy_server_and_nobody_goes_before_it() -> None:
+    fits = Fits(crowded={frozenset("mn"): None})
+    one, two = (Server(name, frozenset({"n"}), fits=fits) for name in "12")
+    running = [run(2, "1", "n"), run(3, "1", "n"), run(4, "2", "n")]
+    others = [ask(5, "n"), ask(6, "n"), ask(7, "n")]
+    assert placed([ask(1), *others], running, one, two, seen=2, now=14) == {"5": "2"}
+    assert placed([ask(1), *others], running, one, two, parallel=3, now=15) == {"5": "1"}
+    assert placed([ask(1), *others], running[:2], one, two, parallel=3, now=15) == {"1": "2", "5": "1"}
+
+
+def test_others_are_held_back_early_enough_to_be_gone_by_then() -> None:
+    server = Server("", frozenset({"n"}), fits=Fits(crowded={frozenset("mn"): None}))
+    for seconds, since in ((0, 15), (2, 11), (100, 7.5)):  # two answers ahead, and half of the patience at most
+        running = [run(2, "", "n", seconds=seconds)]
+        assert placed([ask(1), ask(3, "n")], running, server, now=since - 0.1) == {"3": ""}
+        assert placed([ask(1), ask(3, "n")], running, server, now=since) == {}
+
+
+def test_who_waits_too_long_for_a_slot_is_not_overtaken_by_a_swap() -> None:
+    server = Server("", frozenset({"n"}), fits=Fits(crowded={frozenset("mn"): None}))
+    running = [run(1, "", "n"), run(2, "", "n")]
+    waiting = [ask(3, "n"), ask(4)]
+    assert placed(waiting, running, server, now=100) == {}
+    assert placed(waiting, running[:1], server, now=100) == {"3": ""}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.queueing import POLICIES, Ask, Machine, Run, alternating, looping, measured, optimum
+from bench.queueing import PATIENCE, POLICIES, Ask, Machine, Run, alternating, eight, looping, measured, optimum, plot
 from gateway.streams.fits import Fits
 from gateway.streams.policy import Rules
 
@@ -16,7 +16,9 @@ ASKS = st.builds(
     Ask, at=st.floats(0, 30), client=st.sampled_from("xyz"), model=st.sampled_from("abc"), seconds=st.just(2.0)
 )
 TRACES = st.lists(ASKS, max_size=25)
-MACHINES = st.builds(Machine, st.integers(1, 3), st.integers(1, 2), st.sampled_from([0.1, 5.0, 20.0]))
+MACHINES = st.builds(
+    Machine, st.integers(1, 3), st.integers(1, 2), st.sampled_from([0.1, 5.0, 20.0]), st.integers(1, 3)
+)
 
 
 def run(trace: list[Ask], machine: Machine, rules: Rules) -> Run:
@@ -49,10 +51,19 @@ def test_without_patience_one_client_is_served_in_order(models: str, room: int, 
     assert [ask.began for ask in trace] == sorted(ask.began for ask in trace)
 
 
-def test_alternating_models_are_loaded_as_often_as_they_must() -> None:
+@pytest.mark.parametrize(("patience", "loads", "worse"), [(30, 2, 1.05), (PATIENCE, 3, 1.15)])
+def test_alternating_models_are_loaded_as_often_as_they_must(patience: float, loads: int, worse: float) -> None:
     trace = alternating()
-    assert run(trace, Machine(), Rules(64, 15)).loads == 2
-    assert max(ask.began + ask.seconds for ask in trace) <= 1.05 * optimum(trace, Machine())
+    assert run(trace, Machine(), Rules(64, patience)).loads == loads
+    assert max(ask.began + ask.seconds for ask in trace) <= worse * optimum(trace, Machine())
+
+
+def test_a_model_that_one_of_two_servers_has_is_used_as_if_both_had_it() -> None:
+    ends = []
+    for load_seconds in (5.0, 0.0):
+        asks = run(eight(), Machine(room=2, load_seconds=load_seconds, servers=2, loaded="a"), Rules(64, 15)).asks
+        ends.append(max(ask.began + ask.seconds for ask in asks))
+    assert ends[0] <= 1.1 * ends[1]
 
 
 def test_with_room_for_all_models_knowing_them_costs_nothing() -> None:
@@ -65,10 +76,10 @@ def test_with_room_for_all_models_knowing_them_costs_nothing() -> None:
 
 @pytest.mark.parametrize("patience", [5, 15, 30])
 def test_no_model_starves_while_another_is_in_use(patience: int) -> None:
-    """It waits for the patience, the requests that run, and the load."""
-    run(trace := looping(seconds=50), Machine(load_seconds=5), Rules(64, patience))
-    (other,) = (ask for ask in trace if ask.client == "other" and ask.at < 50)
-    assert other.began - other.at <= patience + 3 * 2 + 5
+    """It waits for the patience and the load, and for what is left of an answer if that takes longer than planned."""
+    asks = run(looping(seconds=50), Machine(load_seconds=5), Rules(64, patience)).asks
+    (other,) = (ask for ask in asks if ask.client == "other")
+    assert other.began - other.at <= patience + 5 + 1
 
 
 def test_what_fits_is_learned_and_unlearned() -> None:
@@ -88,7 +99,8 @@ def test_what_fits_is_learned_and_unlearned() -> None:
     assert len(fits.crowded) + len(fits.together) <= 128
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_the_documented_figures(policy: str) -> None:
-    row = f"| alternating | {policy} | {' | '.join(measured('alternating', policy))} |"
-    assert row in DOCS.read_text()
+def test_the_documented_figures() -> None:
+    text = DOCS.read_text()
+    for policy in POLICIES:
+        assert f"| alternating | {policy} | {' | '.join(measured('alternating', policy))} |" in text
+    assert plot() in text

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -44,6 +45,16 @@ async def test_with_room_for_both_nobody_is_held_back() -> None:
         for model in ("gemma3", "llama3.2"):
             await ask(gw, model)
     assert len(simulator.loads) == 3
+
+
+async def test_a_model_that_is_being_loaded_holds_up_nobody_who_asks_for_another() -> None:
+    """However many ask for it: they have no more slots than Ollama has answers for them at once."""
+    simulator = tight(max_loaded=2)
+    async with gateway(simulator, max_active=3) as gw, AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(gw.open("/api/chat", json=chat("Hi", model="fault:stall")))
+        await ask(gw, "llama3.2")
+        assert simulator.running == 2
 
 
 async def test_a_swap_waits_for_those_who_use_the_model_and_no_longer_than_the_patience() -> None:

@@ -366,6 +366,34 @@ async def test_what_was_just_loaded_is_known() -> None:
     assert models(second) == ["llama3.2"] * 10
 
 
+async def test_a_conversation_goes_back_to_the_server_that_has_answered_its_beginning() -> None:
+    """Both have the model loaded and nothing to do; the first one is taken when nothing speaks for the other."""
+    first, second = quick(token_rate=50), quick(token_rate=50)
+    question, other = {"role": "user", "content": "Hi"}, {"role": "user", "content": "Ho"}
+    answer, more = {"role": "assistant", "content": "What?"}, {"role": "user", "content": "More"}
+    async with serve(first.app) as url, serve(second.app) as another:
+        for each in (url, another):
+            await load(each, "llama3.2")
+        async with several(url, another) as gw:
+
+            def asked(simulator: Simulator) -> Any:
+                return orjson.loads(simulator.requests[-1].body).get("messages")
+
+            async def ask(*messages: dict[str, str]) -> Simulator:
+                """Who is asked."""
+                events = await gw.read("/api/chat", json={"model": "llama3.2", "messages": messages})
+                assert ending(events) == ("complete", None)
+                at = [each for each in (first, second) if asked(each) == [*messages]]
+                assert len(at) == 1
+                return at[0]
+
+            answered = await asyncio.gather(ask(question), ask(other))
+            assert {*answered} == {first, second}
+            for began, at in zip((question, other), answered, strict=True):
+                assert await ask(began, answer, more) is at
+            assert await ask(more) is first
+
+
 async def test_a_server_that_hangs_keeps_nobody_waiting() -> None:
     """The list of models waits until it counts as down; a request does not, although it comes first."""
     mute = {"tags": silence, "ps": silence, "version": silence}

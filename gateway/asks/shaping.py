@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -150,4 +150,17 @@ def _checked(ask: Ask, shaped: object) -> Json:
 def _job(ask: Ask, body: Json, sent: bytes, *, shaped: bool = False) -> Job:
     caller = ask.caller
     model, request = body["model"], (caller.identity, caller.request_id, ask.resume_window)
-    return Job(ask.kind, model, sent, *request, shaped, model_key(model, body))
+    return Job(
+        ask.kind, model, sent, *request, shaped, model_key(model, body), *_conversation(body.get("messages") or ())
+    )
+
+
+def _conversation(messages: Sequence[Json]) -> tuple[int, int]:
+    """What stands for all messages, and for those that the last answer in them was given to."""
+    whole = beginning = 0
+    for message in messages:
+        if message["role"] == "assistant":
+            beginning = whole
+        images = [(len(each), each[-64:]) for each in message.get("images") or ()]  # all of it would take milliseconds
+        whole = hash((whole, message["role"], message.get("content"), repr(images), repr(message.get("tool_calls"))))
+    return whole, beginning

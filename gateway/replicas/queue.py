@@ -22,7 +22,7 @@ from gateway.streams.estimates import Estimates
 from gateway.streams.line import Line
 from gateway.streams.loads import Loads
 from gateway.streams.policy import Rules
-from gateway.streams.queue import Ticket, full, settle
+from gateway.streams.queue import SURE_SECONDS, Ticket, full, settle
 from gateway.streams.turns import Request
 from gateway.upstream.servers import OllamaServer
 
@@ -73,6 +73,7 @@ class SharedQueue(Member):
         self._estimates = Estimates()
         self._active: dict[str, Ticket] = {}
         self._waiting: dict[str, Ticket] = {}  # one without a position has yet to enter
+        self._begun: set[str] = set()  # names of tickets whose first token has come
         self._unsettled: dict[str, None] = {}  # names of tickets that may be here and not in the line, or the reverse
         self._line, self._version = Line(), UNREAD
         self._entered = self._changes = 0
@@ -132,15 +133,21 @@ class SharedQueue(Member):
     def begin(self, ticket: Ticket) -> None:
         self._loads.note_loaded(ticket.model, ticket.server)
         self._estimates.begin(ticket.name, self._now())
-        if not self._rules.parallel:  # how many run at once is learned by all replicas together
-            self._unsettled[ticket.name] = None
-            self._changed.set()
+        if not self._rules.parallel:
+            asyncio.get_running_loop().call_later(SURE_SECONDS, self._count, ticket)
 
     def leave(self, ticket: Ticket) -> None:
         self._estimates.leave(ticket.name, self._now())
         if self._waiting.pop(ticket.name, None) or self._active.pop(ticket.name, None):
+            self._begun.discard(ticket.name)
             self._unsettled[ticket.name] = None
             self._loads.note_end()
+            self._changed.set()
+
+    def _count(self, ticket: Ticket) -> None:
+        if ticket.name in self._active:  # how many run at once is learned by all replicas together
+            self._begun.add(ticket.name)
+            self._unsettled[ticket.name] = None
             self._changed.set()
 
     async def renew(self) -> None:
@@ -229,7 +236,7 @@ class SharedQueue(Member):
                 server = ticket.server if name in self._active else None
                 seconds, now = self._estimates.length(ticket.model), self._now()
                 self._line.add(name, ticket.caller, ticket.model, now, seconds=seconds, home=ticket.home, server=server)
-            if ticket is not None and ticket.begun:
+            if name in self._begun:
                 self._line.begin(name)
         for name in [*self._line.waiting, *self._line.running] if dead else ():
             if _owner(name) == dead:

@@ -11,7 +11,7 @@ So that it goes in time, others are held back earlier by as much as their answer
 
 Of those that may go, the next slot goes to the client with the fewest requests running, and of several to the one that
 was served least recently. A client that has just come counts as served then, so that newcomers overtake nobody for
-ever. Requests of one client for one model go in the order in which they came.
+ever. Requests of one client for one model go in the order in which they came; without patience, all of one client do.
 """
 
 from collections import Counter, deque
@@ -86,7 +86,7 @@ def choose(
         servers = [Server("", frozenset(each.model for each in (*waiting, *running)))]
     places = _Places([_Place(each, waiting, running, rules, now, seen, alone=len(servers) == 1) for each in servers])
     places.wanted.update(each.model for each in waiting)
-    turns = Turns(waiting, running)
+    turns = Turns(waiting, running, models=rules.patience > 0)
     admitted: list[Request] = []
     while len(admitted) < free and (request := turns.next(places.admit)):
         admitted.append(replace(request, server=places.taken))
@@ -159,7 +159,10 @@ class _Places:
             place.take(request)
             self.taken = place.name
             self.wanted[request.model] -= 1
-        elif able and not any(each.is_loaded(request) for each in able):
+        elif has_it := [each for each in able if each.is_loaded(request)]:
+            for each in has_it:
+                each.keep(request)
+        elif able:
             min(able, key=_Place.demand).reserve(request)
         return place is not None
 
@@ -281,6 +284,11 @@ class _Place:
         """Hold back all other models if the request has waited too long."""
         if self._overdue(request):
             self._next = self._model(request)
+
+    def keep(self, request: Request) -> None:
+        """Let nobody whose turn is later have the model thrown out if the request has waited too long for a slot."""
+        if self._overdue(request):
+            self._due = float("-inf")
 
     def _make_room(self, model: str) -> None:
         """Forget what Ollama is about to throw out for this model: all that is not in use."""

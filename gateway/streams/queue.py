@@ -15,6 +15,11 @@ from gateway.streams.loads import Loads
 from gateway.streams.policy import Rules, Server
 from gateway.upstream.servers import OllamaServer
 
+SURE_SECONDS = 0.05
+"""How long after its first token a request counts as one that runs. The one before it may have ended meanwhile: then it
+was not seen that Ollama answers both at once.
+"""
+
 
 class Queue(Protocol):
     """A bounded number of tickets hold a slot, and a bounded number wait for one. `policy` says whose turn it is."""
@@ -58,7 +63,6 @@ class Ticket:
         self.name, self.caller, self.model, self.home = name, caller, model, home
         self._queue = queue
         self.server = ""
-        self.begun = False
         self.reason: Reason | None = None
         self.due: float | None = None
         """When its turn will probably come, by the loop's clock; None while nothing is known of that."""
@@ -108,7 +112,6 @@ class Ticket:
 
     def begin(self) -> None:
         """Tell the queue that the first token has come."""
-        self.begun = True
         self._queue.begin(self)
 
     def release(self) -> None:
@@ -176,14 +179,18 @@ class LocalQueue:
     def begin(self, ticket: Ticket) -> None:
         self._loads.note_loaded(ticket.model, ticket.server)
         self._estimates.begin(ticket.name, self._now())
-        if self._line.begin(ticket.name):
-            self._advance()
+        if not self._rules.parallel:
+            asyncio.get_running_loop().call_later(SURE_SECONDS, self._count, ticket)
 
     def leave(self, ticket: Ticket) -> None:
         self._estimates.leave(ticket.name, self._now())
         self._waiting.pop(ticket.name, None)
         if self._line.remove(ticket.name):
             self._loads.note_end()
+            self._advance()
+
+    def _count(self, ticket: Ticket) -> None:
+        if self._line.begin(ticket.name):
             self._advance()
 
     def _advance(self) -> None:

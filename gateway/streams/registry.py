@@ -9,6 +9,7 @@ from gateway.dialects import events
 from gateway.errors import Busy, Conflict, ShuttingDown
 from gateway.jobs import SID, Claim, Job, Limits, Meta, Phase, stream_url
 from gateway.streams.generation import Generation, Observer
+from gateway.streams.homes import Homes
 from gateway.streams.ledger import NO_ROOM, Holding, Ledger
 from gateway.streams.log import LogStore, Peers, ReadableLog
 from gateway.streams.queue import Queue, Ticket
@@ -52,6 +53,7 @@ class Streams(Observer):
         self.draining = False
         self._return_window = JOIN_SECONDS if self.peers else 0.0
         self._joining = asyncio.Lock()
+        self._homes = Homes()
         self.ledger.stop_running.append(self._stop_largest)
 
     async def start(
@@ -102,6 +104,8 @@ class Streams(Observer):
             self.upstreams.answers.forget()
 
     def ended(self, generation: Generation) -> None:
+        if generation.server is not None:
+            self._homes.note(generation.job, generation.server.name)
         self.upstreams.answers.forget()  # it may have pulled or unloaded a model, which must show at once
 
     def released(self, generation: Generation, seconds: float) -> None:
@@ -169,7 +173,7 @@ class Streams(Observer):
         return largest is not None
 
     async def _queue(self, job: Job, sid: str) -> Generation:
-        ticket = await self.queue.enter(job.caller, job.loads)
+        ticket = await self.queue.enter(job.caller, job.loads, self._homes.of(job))
         try:
             if ticket.position:  # of a burst, all were admitted before the first of them waited
                 self.quotas.check_waiting(job.caller)

@@ -37,7 +37,7 @@ Rank = tuple[int, int, int, tuple[str, str]]
 class Turns:
     """The clients that wait. With `models`, requests of a client for different models are not held up by each other."""
 
-    def __init__(self, waiting: Sequence[Request], running: Sequence[Request], *, models: bool = True) -> None:
+    def __init__(self, waiting: Sequence[Request], running: Sequence[Request], *, models: bool) -> None:
         self._running = Counter(each.caller for each in running)
         self._waiting: dict[tuple[str, str], deque[Request]] = {}
         self._turn: dict[str, int] = {}
