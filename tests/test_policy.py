@@ -174,6 +174,20 @@ def test_what_is_answered_at_once_was_seen_in_the_line() -> None:
     assert len(line.seen) == 256
 
 
+def test_a_slot_is_contested_by_those_whom_it_helps() -> None:
+    line = Line()
+    for name, model in (("1", "m"), ("2", "n")):
+        line.add(name, name, model, 0, server="")
+    contested = [line.contested("1", Rules(9)), line.contested("1", Rules(2))]
+    for name, model in (("3", "n"), ("4", "m")):
+        line.add(name, name, model, 0)
+        contested += [line.contested("1", Rules(9)), line.contested("1", Rules(2))]
+    line.remove("4")
+    line.add("5", "5", "o", 0)  # needs room in memory
+    contested.append(line.contested("1", Rules(9)))
+    assert contested == [False, False, False, True, True, True, True]
+
+
 def test_a_request_goes_where_its_model_is_loaded_and_idle_and_back_to_its_conversation() -> None:
     assert placed([ask(1)], [], EMPTY, ONE) == {"1": "1"}
     assert placed([ask(1)], [], ONE, OTHER) == {"1": "1"}

@@ -137,7 +137,7 @@ async def test_a_load_that_others_wait_for_is_not_thrown_away() -> None:
             while (await events.next("status")).json["phase"] != "loading":
                 pass
             waiting = asyncio.create_task(ask(gw, "gemma3"))
-            await until(lambda: gw.state["streams"].queue.contested)
+            await until(lambda: gw.state["streams"].queue.waiting > 0)
             async with gw.session.delete(f"{gw.url}/api/streams/{leaver}"):
                 pass
             assert ending([event async for event in events]) == ("cancelled", "cancelled")

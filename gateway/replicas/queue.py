@@ -103,10 +103,9 @@ class SharedQueue(Member):
     def waiting_of(self, caller: str) -> int:
         return sum(ticket.caller == caller for ticket in self._waiting.values() if ticket.position is not None)
 
-    @property
-    def contested(self) -> bool:
+    def contested(self, ticket: Ticket) -> bool:
         self._changed.set()  # have the line looked at: others may wait since then
-        return bool(self._line.waiting)
+        return self._line.contested(ticket.name, self._rules)
 
     async def enter(self, caller: str, model: str, home: str = "") -> Ticket:
         self._entered = number = self._entered + 1

@@ -31,9 +31,8 @@ class Queue(Protocol):
     def waiting_of(self, caller: str) -> int:
         """How many of them this key or address has."""
 
-    @property
-    def contested(self) -> bool:
-        """Whether anybody waits for a slot, in any process."""
+    def contested(self, ticket: "Ticket") -> bool:
+        """Whether others, in any process, wait for the slot that it has."""
 
     async def enter(self, caller: str, model: str, home: str = "") -> "Ticket":
         """Join the queue, for this key or address and this model. Raises `Busy` when there is no place left.
@@ -102,8 +101,8 @@ class Ticket:
 
     @property
     def contested(self) -> bool:
-        """Whether others wait for a slot."""
-        return self._queue.contested
+        """Whether others wait for its slot."""
+        return self._queue.contested(self)
 
     @property
     def carries(self) -> bool:
@@ -159,9 +158,8 @@ class LocalQueue:
     def waiting_of(self, caller: str) -> int:
         return sum(ticket.caller == caller for ticket in self._waiting.values())
 
-    @property
-    def contested(self) -> bool:
-        return bool(self._waiting)
+    def contested(self, ticket: Ticket) -> bool:
+        return self._line.contested(ticket.name, self._rules)
 
     async def enter(self, caller: str, model: str, home: str = "") -> Ticket:
         running = len(self._line.running)
