@@ -41,7 +41,7 @@ class Line:
         return [each.model for each in self.running.values()].count(request.model) == 1
 
     def contested(self, name: str, rules: Rules) -> bool:
-        """Whether others wait for the slot that this request has: for its model, for one that is not there, or for any."""
+        """Whether others wait for this request's slot: for its model, for one that is not there, or for any."""
         request = self.running.get(name)
         if request is None or len(self.running) >= rules.max_active:
             return request is not None and bool(self.waiting)
