@@ -256,8 +256,8 @@ TRACES: dict[str, tuple[Callable[[], list[Ask]], Machine]] = {
 POLICIES: dict[str, tuple[bool, bool]] = {"first come": (False, False), "fair": (True, False), "ours": (True, True)}
 """Whether a policy is fair, and whether it knows the models."""
 
-PATIENCE = 20.0
-PATIENCES = (0, 5, 10, 15, 20, 30, 60)
+PATIENCE = 25.0
+PATIENCES = (0, 5, 10, 15, 20, 25, 30, 60)
 MAX_ACTIVE = 64
 
 

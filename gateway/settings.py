@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         0, ge=0, description="Of them, for each model at a server: its OLLAMA_NUM_PARALLEL. 0 finds out."
     )
     max_queued: int = Field(256, ge=0, description="Requests that may wait; one more is refused as `busy`.")
-    swap_patience: Seconds = Field(20, description="Longest wait, in seconds, for a model that displaces one in use.")
+    swap_patience: Seconds = Field(25, description="Longest wait, in seconds, for a model that displaces one in use.")
     unwatched_grace: Seconds = Field(
         10, description="Seconds that a stream which nobody reads keeps its slot while others wait. 0 is no limit."
     )

@@ -204,9 +204,11 @@ class _Place:
         self._server, self._model, self._fits = server, server.model, server.fits
         self._rules, self._seen = rules, seen
         here = running if alone else [each for each in running if each.server == server.name]
-        # what is admitted now may wait for one more answer at Ollama, before its own
-        lead = 2 * max((each.seconds for each in here), default=0)
-        self._due = now - rules.patience + min(lead, rules.patience / 2)
+        self._due = now - rules.patience
+        self._seconds: dict[str, float] = {}  # the longest answer of each model
+        for each in (*waiting, *here):
+            model = self._model(each)
+            self._seconds[model] = max(each.seconds, self._seconds.get(model, 0))
         self._swapped_at = server.since
         self._used = Counter(self._model(each) for each in here)
         self._wanted = {self._model(each) for each in waiting}
@@ -299,4 +301,8 @@ class _Place:
         return self._used.keys() - {model}
 
     def _overdue(self, request: Request) -> bool:
-        return max(request.since, self._swapped_at) <= self._due
+        """Whether others must be held back now, for the request to have its model after the patience."""
+        model = self._model(request)
+        # what is admitted now may wait for one more answer at Ollama, before its own
+        lead = 2 * max((seconds for other, seconds in self._seconds.items() if other != model), default=0)
+        return max(request.since, self._swapped_at) <= self._due + min(lead, self._rules.patience / 2)
