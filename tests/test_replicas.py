@@ -7,7 +7,7 @@ import pytest
 
 from gateway.demo import Simulator
 from gateway.replicas.replica import LOST_SECONDS
-from tests.asks import STORY, STORY_PATH, quick
+from tests.asks import STORY, STORY_PATH, chat, quick
 from tests.gateways import Gateway
 from tests.redis_server import Redis
 from tests.replicas import in_process
@@ -183,3 +183,22 @@ async def test_who_joins_a_pull_cannot_stop_it_at_another_replica_either(redis: 
     simulator = Simulator(pull_seconds=300)
     async with in_process(simulator, redis, 2, allow_pull=True, api_keys=KEYS) as (here, there):
         await check_who_stops(here, there)
+
+
+async def test_all_together_swap_seldom_and_learn_how_many_run_at_once(redis: Redis) -> None:
+    """Requests for two models that do not fit together, in turn at each of three replicas."""
+    simulator = quick(max_loaded=1, parallel=3, load_seconds=0.2, token_rate=20)
+    most = 0
+
+    async def ask(gw: Gateway, model: str) -> None:
+        nonlocal most
+        body = chat("Hi", options={"num_predict": 10, "seed": 1}) | {"model": model}
+        async with gw.open("/api/chat", json=body) as events:
+            await events.next("message")
+            most = max(most, simulator.states["generating"])
+            assert ending([event async for event in events]) == ("complete", None)
+
+    async with in_process(simulator, redis, 3) as replicas:
+        await asyncio.gather(*(ask(gw, model) for model in ("llama3.2", "gemma3") * 4 for gw in replicas))
+    assert len(simulator.loads) <= 6, simulator.loads
+    assert most == 3
