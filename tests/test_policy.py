@@ -58,7 +58,7 @@ def test_the_client_with_the_fewest_running_goes_next(steps: list[str | int], sl
     running = [each.caller for each in line.running.values()]
     left = [*line.waiting.values()]
     turns = {each.caller: each.turn for each in reversed(left)}
-    for number, admitted in enumerate(
+    for number, (admitted, _) in enumerate(
         choose(left, [*line.running.values()], Rules(slots + more, parallel=99), (), 0, {})
     ):
         assert admitted == next(each for each in left if each.caller == admitted.caller)
@@ -142,7 +142,7 @@ def placed(
 ) -> dict[str, str]:
     """Who goes where."""
     chosen = choose(waiting, running, Rules(64, **{"patience": 15, **rules}), servers, now, {"m": seen})  # type: ignore[arg-type]
-    return {each.name: each.server for each in chosen}
+    return {each.name: server for each, server in chosen}
 
 
 ONE, OTHER = Server("1", frozenset({"m"})), Server("2", frozenset({"m"}))

@@ -103,11 +103,12 @@ class Line:
     def advance(self, rules: Rules, servers: Sequence[Server], now: float) -> None:
         """Give the free slots to those whose turn it is. See `choose`."""
         served: dict[str, int] = {}
-        for each in choose([*self.waiting.values()], [*self.running.values()], rules, servers, now, self.seen):
+        waiting, running = [*self.waiting.values()], [*self.running.values()]
+        for each, server in choose(waiting, running, rules, servers, now, self.seen):
             self.count += 1
             served[each.caller] = self.count
             del self.waiting[each.name]
-            self.running[each.name] = replace(each, number=self.count, since=now)
+            self.running[each.name] = replace(each, number=self.count, since=now, server=server)
             self.changed.add(each.name)
         self._serve(served)
 

@@ -16,7 +16,8 @@ ever. Requests of one client for one model go in the order in which they came; w
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.streams.fits import Fits
 from gateway.streams.turns import Request, Turns
@@ -63,6 +64,13 @@ class Rules:
         return self.parallel or 2 * seen.get(model, 1)
 
 
+class Admission(NamedTuple):
+    """A request that gets a slot, and at which server; its name is empty where there is nothing to choose from."""
+
+    request: Request
+    server: str
+
+
 def choose(
     waiting: Sequence[Request],
     running: Sequence[Request],
@@ -70,8 +78,8 @@ def choose(
     servers: Sequence[Server],
     now: float,
     seen: Mapping[str, int],
-) -> list[Request]:
-    """Which of `waiting` get a slot now, in their order, each with its server.
+) -> list[Admission]:
+    """Which of `waiting` get a slot now, in their order.
 
     `seen` tells how many requests for a model were seen to run at once at a server. Without servers, nothing is known
     of what they have loaded, and only the slots count.
@@ -82,14 +90,16 @@ def choose(
     if not servers:
         if len(waiting) == 1:  # need not be compared with thousands that run
             model = waiting[0].model
-            return [*waiting] if [each.model for each in running].count(model) < rules.slots(model, seen) else []
+            used = [each.model for each in running].count(model)
+            return [Admission(waiting[0], "")] if used < rules.slots(model, seen) else []
         servers = [Server("", frozenset(each.model for each in (*waiting, *running)))]
-    places = _Places([_Place(each, waiting, running, rules, now, seen, alone=len(servers) == 1) for each in servers])
-    places.wanted.update(each.model for each in waiting)
+    demand = _Demand(waiting, running)
+    places = _Places([_Place(each, demand, running, rules, now, seen, alone=len(servers) == 1) for each in servers])
+    places.wanted.update(demand.waiting)
     turns = Turns(waiting, running, models=rules.patience > 0)
-    admitted: list[Request] = []
+    admitted: list[Admission] = []
     while len(admitted) < free and (request := turns.next(places.admit)):
-        admitted.append(replace(request, server=places.taken))
+        admitted.append(Admission(request, places.taken))
     return admitted
 
 
@@ -120,26 +130,34 @@ def _by_model(
     overdue = [each for each in order if now - max(each.since, server.since) >= rules.patience]
     if overdue and server.fits(loaded | {server.model(overdue[0])}) is False:
         loaded = {server.model(overdue[0])}
-    result: list[Request] = []
-    while order:
-        later: list[Request] = []
-        beside: set[str] = set()  # models for which there is no room beside those that are loaded
-        for each in order:
-            model = server.model(each)
-            if model not in loaded | beside and server.fits(loaded | {model}) is False:
-                beside.add(model)
-            if model in beside:
-                later.append(each)
-            else:
+    turns: dict[str, int] = {}  # how many swaps come before a model
+    later = [*dict.fromkeys(map(server.model, order))]
+    swaps = 0
+    while later:
+        for model in later:
+            if model in loaded or server.fits(loaded | {model}) is not False:
                 loaded.add(model)
-                result.append(each)
-        order = later
-        loaded = {server.model(each) for each in later[:1]}
-    return result
+                turns[model] = swaps
+        later = [model for model in later if model not in turns]
+        loaded = {*later[:1]}
+        swaps += 1
+    return sorted(order, key=lambda each: turns[server.model(each)])
 
 
 def _always(_: Request) -> bool:
     return True
+
+
+class _Demand:
+    """How many wait for each model, and how long its longest answer takes, of all requests; the shortest first."""
+
+    def __init__(self, waiting: Sequence[Request], running: Sequence[Request]) -> None:
+        self.waiting = Counter([each.model for each in waiting])
+        longest: dict[str, float] = {}
+        for each in (*waiting, *running):
+            if each.seconds >= longest.get(each.model, 0):
+                longest[each.model] = each.seconds
+        self.seconds = sorted(longest.items(), key=lambda each: each[1])
 
 
 class _Places:
@@ -192,7 +210,7 @@ class _Place:
     def __init__(
         self,
         server: Server,
-        waiting: Sequence[Request],
+        demand: _Demand,
         running: Sequence[Request],
         rules: Rules,
         now: float,
@@ -205,13 +223,12 @@ class _Place:
         self._rules, self._seen = rules, seen
         here = running if alone else [each for each in running if each.server == server.name]
         self._due = now - rules.patience
-        self._seconds: dict[str, float] = {}  # the longest answer of each model
-        for each in (*waiting, *here):
-            model = self._model(each)
-            self._seconds[model] = max(each.seconds, self._seconds.get(model, 0))
+        longest = [(server.names.get(name, name), seconds) for name, seconds in reversed(demand.seconds)]
+        self._longest = longest[:1] + [each for each in longest if each[0] != longest[0][0]][:1]  # of two models
         self._swapped_at = server.since
-        self._used = Counter(self._model(each) for each in here)
-        self._wanted = {self._model(each) for each in waiting}
+        self._used = Counter([self._model(each) for each in here])
+        self._wanted = {server.names.get(name, name) for name in demand.waiting}
+        self._known: dict[str, bool | None] = {}  # which models fit beside what is there now
         self._loaded: Set[str] = server.loaded
         self._next: str | None = None  # the model that has waited too long, for which all others are held back
         for each in sorted(here, key=lambda each: each.number):
@@ -274,13 +291,17 @@ class _Place:
 
     def fits(self, request: Request) -> bool | None:
         """Whether the model fits beside all that is in memory or on its way."""
-        return self._fits(self._loaded | self._used.keys() | {self._model(request)})
+        model = self._model(request)
+        if model not in self._known:
+            self._known[model] = self._fits(self._loaded | self._used.keys() | {model})
+        return self._known[model]
 
     def take(self, request: Request) -> None:
         """Give the request a slot."""
         model = self._model(request)
         self._used[model] += 1
         self._make_room(model)
+        self._known.clear()
 
     def reserve(self, request: Request) -> None:
         """Hold back all other models if the request has waited too long."""
@@ -304,5 +325,5 @@ class _Place:
         """Whether others must be held back now, for the request to have its model after the patience."""
         model = self._model(request)
         # what is admitted now may wait for one more answer at Ollama, before its own
-        lead = 2 * max((seconds for other, seconds in self._seconds.items() if other != model), default=0)
+        lead = 2 * next((seconds for other, seconds in self._longest if other != model), 0)
         return max(request.since, self._swapped_at) <= self._due + min(lead, self._rules.patience / 2)
