@@ -83,9 +83,7 @@ BODIES = st.one_of(
         lambda body: json.dumps({"model": "m"} | body).encode("utf-8", "surrogatepass")
     ),
 )
-FUZZ = hypothesis_settings(
-    deadline=None, max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
+FUZZ = hypothesis_settings(max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 REFUSALS = {403, 413, 422}
 
 

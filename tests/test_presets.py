@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.app import create_app
@@ -365,7 +365,6 @@ async def test_what_a_user_writes_is_never_a_template(gw: Gateway, simulator: Si
 words = st.text() | st.lists(st.sampled_from([*NASTY, "{", "}", "{{", "}}", "prompt", "{a}", "\\"])).map("".join)
 
 
-@settings(deadline=None)  # times on a busy machine say nothing
 @given(
     literals=st.lists(st.text(st.characters(exclude_characters="{}")), min_size=3, max_size=3),
     escaped=st.sampled_from(["{{prompt}}", "{{a}}", "{{other}}"]),
