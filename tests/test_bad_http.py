@@ -24,6 +24,7 @@ async def test_body_limit(chunked: bool) -> None:
     async def pieces(size: int) -> AsyncIterator[bytes]:
         for _ in range(0, size, 100):
             yield b"x" * 100
+            await asyncio.sleep(0)  # or they would arrive as one
 
     async with surviving(max_body_bytes=1000) as (gw, ollama):
         async with gw.session.post(gw.url + "/api/generate", data=body) as response:

@@ -42,13 +42,13 @@ def test_any_json_comes_through(value: object) -> None:
     assert parse(events.messages(SID, 1, [line])[0].removesuffix(b"\n\n")) == Event("message", line, f"{SID}-1")
 
 
-@given(st.binary().filter(lambda line: b"\n" not in line))
-def test_no_line_forges_an_event(line: bytes) -> None:
-    """This includes a line with a raw CR, which would end it in an event stream."""
-    frame = events.messages(SID, 1, [line])[0]
-    assert frame.count(b"\n") == 3
-    assert b"\r" not in frame
-    assert frame.startswith(b"data: " + line.replace(b"\r", b" "))
+@given(st.lists(st.binary().filter(lambda line: b"\n" not in line)))
+def test_no_line_forges_an_event(lines: list[bytes]) -> None:
+    """This includes a line with a raw CR, which would end it in an event stream, at any place among others."""
+    for line, frame in zip(lines, events.messages(SID, 1, lines), strict=True):
+        assert frame.count(b"\n") == 3
+        assert b"\r" not in frame
+        assert frame.startswith(b"data: " + line.replace(b"\r", b" "))
 
 
 def test_sids() -> None:

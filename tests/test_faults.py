@@ -186,6 +186,26 @@ async def test_fault(name: str) -> None:
         assert ending(await gw.read(CHAT)) == ("error", case.code)  # the slot is free, or the error would be `busy`
 
 
+@pytest.mark.parametrize("junk", [b"", chunk(b"x" * 2000)], ids=["reset", "oversized line"])
+async def test_fault_after_the_last_line(junk: bytes) -> None:
+    """An answer that is complete has one end, though its HTTP body goes wrong after it."""
+    ended = asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        await peer.send(STREAM, chunk(token("a")), chunk(ONCE_DONE))
+        await ended.wait()
+        if junk:
+            await peer.send(junk)
+        else:
+            peer.reset()
+
+    async with upstream(answer) as ollama, gateway(ollama.url, max_active=1, max_line_bytes=1000) as gw:
+        sid = (await gw.read(CHAT))[0].json["id"]
+        ended.set()
+        await gw.read(CHAT)  # it has its turn once the first one has given back its slot
+        assert ending(await gw.read(f"/api/streams/{sid}")) == ("complete", None)
+
+
 async def test_total_limit_mid_stream() -> None:
     async with upstream(never_done) as ollama, gateway(ollama.url, total_timeout=1) as gw:
         events = await gw.read(CHAT)
