@@ -7,7 +7,8 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
     && pip --python /opt/venv/bin/python check
 COPY gateway /app/gateway
 COPY static /app/static
-RUN python -m compileall -q /app/gateway
+# Its user may read it, even where it was cloned under a umask of 077.
+RUN python -m compileall -q /app/gateway && chmod -R a+rX /app
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="ollama-sse-gateway" \

@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         keys = parse_keys(self.api_keys.get_secret_value())
         if self.api_keys_file:
             try:
-                more = parse_keys(Path(self.api_keys_file).read_text())
+                more = parse_keys(Path(self.api_keys_file).read_text("utf-8"))  # in any locale
             except (OSError, ValueError) as error:
                 raise ConfigurationError(f"GATEWAY_API_KEYS_FILE: {self.api_keys_file}: {error}.") from None
             if not more:  # without a key, everybody could use the gateway

@@ -548,6 +548,21 @@ def test_keys_of_a_file_count_beside_the_others(tmp_path: Path) -> None:
     assert settings_of(api_keys=f"ada:{ADA}", api_keys_file=str(file)).keys() == {"ada": ADA, "bob": BOB}
 
 
+async def test_a_key_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# für alle\njörg:{ADA}\n", "utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    async with (
+        process(tmp_path, "--demo", f"--api-keys-file={file}", **locale) as running,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.get(running.url + "/api/models", headers=AS_ADA) as response:
+            assert response.status == 200
+        running.terminate()
+        await running.ended()
+    assert any("key=jörg" in line for line in running.log)
+
+
 # What is shown
 
 
