@@ -87,8 +87,14 @@ async def test_the_client_that_holds_most_pays() -> None:
 
 
 async def test_a_body_is_counted_while_it_is_read_and_while_it_waits() -> None:
+    read = asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        await read.wait()
+        await streams(token("a"), ONCE_DONE)(peer)
+
     async with (
-        upstream(streams(token("a"), ONCE_DONE)) as ollama,
+        upstream(answer) as ollama,
         gateway(ollama.url, max_log_bytes=100_000, retain_seconds=0) as gw,
     ):
         body = b'{"chat":{"model":"m","messages":[{"role":"user","content":"%b"}]}}' % (b"x" * 20_000)
@@ -112,7 +118,9 @@ async def test_a_body_is_counted_while_it_is_read_and_while_it_waits() -> None:
         async with gw.session.post(gw.url + "/api/streams", data=body) as response:
             created = await response.json()
         assert 20_000 < await held(gw.session, gw.url) < 25_000
-        await gw.read(created["url"])
+        async with gw.open(created["url"]) as events:
+            read.set()
+            assert ending([event async for event in events]) == ("complete", None)
         assert await held(gw.session, gw.url) == 0
 
 

@@ -9,6 +9,7 @@ from gateway.demo import Simulator
 from tests.asks import chat, quick
 from tests.gateways import gateway
 from tests.sse import Event, ending
+from tests.upstreams import ONCE_DONE, Peer, streams, token, upstream
 
 SHORT = chat("Hi", options={"num_predict": 3})
 
@@ -23,32 +24,29 @@ def positions(events: list[Event]) -> list[int]:
 
 async def test_two_run_and_eighteen_wait_in_order() -> None:
     """Never more than two upstream; served first come, first served; everybody sees the position count down."""
-    simulator = Simulator(token_rate=0, load_seconds=0, prompt_seconds=0)
     running: list[int] = []
+    go_on = asyncio.Event()
 
-    def never() -> bool:
-        running.append(simulator.running)
-        return False
+    async def answer(peer: Peer) -> None:
+        running.append(ollama.open)
+        await go_on.wait()
+        await streams(token("a"), ONCE_DONE)(peer)
 
-    async with gateway(simulator, max_active=2, status_interval=0.1) as gw:
-        observer = asyncio.create_task(simulator.until(never))  # evaluated at every change
-        first = [await gw.start(chat=SHORT | {"model": "fault:silent"}) for _ in range(2)]
-        waiting = [await gw.start(chat=SHORT | {"keep_alive": number}) for number in range(1, 19)]
-        reading = [asyncio.create_task(gw.read(f"/api/streams/{sid}")) for sid in waiting]
+    async with upstream(answer) as ollama, gateway(ollama.url, max_active=2, status_interval=0.1) as gw:
+        started = [await gw.start(chat=SHORT | {"keep_alive": number}) for number in range(-1, 19)]
+        reading = [asyncio.create_task(gw.read(f"/api/streams/{sid}")) for sid in started]
         while gw.state["streams"].running.viewers < len(reading):
             async with gw.session.get(gw.url + "/healthz"):
                 pass
-        for sid in first:
-            await gw.session.delete(f"{gw.url}/api/streams/{sid}")
+        go_on.set()
         readings = await asyncio.gather(*reading)
-        observer.cancel()
+        served = [orjson.loads(request.body)["keep_alive"] for request in ollama.asked("/api/chat")]
     assert max(running) == 2
-    served = [orjson.loads(request.body)["keep_alive"] for request in list(simulator.requests)[2:]]
-    assert sorted(served) == list(range(1, 19))
+    assert sorted(served) == list(range(-1, 19))
     # two that get their slots at one moment take two connections, which may come in either order
-    assert max(abs(place - number) for place, number in enumerate(served, 1)) <= 1
+    assert max(abs(place - number) for place, number in enumerate(served, -1)) <= 1
     assert {ending(events) for events in readings} == {("complete", None)}
-    for place, events in enumerate(readings, 1):
+    for place, events in enumerate(readings[2:], 1):
         shown = positions(events)
         assert shown[0] == place
         assert shown == sorted(shown, reverse=True)  # two that leave at the same moment are one step
