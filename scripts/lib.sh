@@ -8,6 +8,8 @@ PYTHON=$VENV/bin/python
 PACKAGES=() # Debian packages that need() found wanting
 HINTS=''    # and the same for a person to read
 
+export PYTHONUTF8=1 # as the files here are: pip and the tests fail over a path or a file in another locale
+
 say() { printf '%s\n' "$*" >&2; }
 die() {
 	say "$@"

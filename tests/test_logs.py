@@ -30,9 +30,11 @@ BOUNDS: dict[str, Any] = {"max_stream_bytes": 10**6, "retain_seconds": 60.0}
 Open = Callable[..., Awaitable[LogStore]]
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def open_logs(request: pytest.FixtureRequest, redis: Redis) -> AsyncIterator[Open]:
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.slow)])
+async def open_logs(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
     """A function that opens a store, with some of the bounds changed."""
+    redis: Redis | None = request.getfixturevalue("redis") if request.param == "redis" else None
+
     async with AsyncExitStack() as stack:
 
         def shelf(max_log_bytes: int = 10**7, **bounds: Any) -> Shelf[Any]:
@@ -44,6 +46,7 @@ async def open_logs(request: pytest.FixtureRequest, redis: Redis) -> AsyncIterat
             return MemoryLogs(shelf(**bounds))
 
         async def shared(**bounds: Any) -> LogStore:
+            assert redis is not None
             replica = Replica(redis.url)
             logs = RedisLogs(replica, shelf(**bounds), Running())
             await stack.enter_async_context(replica)
