@@ -10,7 +10,7 @@ from gateway.streams.running import MAX_PULLS
 from tests.gateways import Gateway, gateway
 from tests.sse import ending
 from tests.test_keys import AS_ADA, BOB, KEYS
-from tests.upstreams import Peer, streams, upstream, whole
+from tests.upstreams import Peer, says, streams, upstream, whole
 from tests.waits import until
 
 AS_BOB = {"Authorization": f"Bearer {BOB}"}
@@ -163,7 +163,8 @@ async def test_a_model_that_was_pulled_is_listed_at_once() -> None:
         async with gw.session.get(gw.url + "/api/models") as response:
             return len((await response.json())["models"])
 
-    async with upstream(answer, tags=tags) as ollama, gateway(ollama.url, allow_pull=True) as gw:
+    details = says(whole(200, b"{}"))
+    async with upstream(answer, tags=tags, show=details) as ollama, gateway(ollama.url, allow_pull=True) as gw:
         assert await listed() == 0
         assert ending(await gw.read(f"/api/streams/{await gw.start(pull={'model': 'tiny'})}")) == ("complete", None)
         assert await listed() == 1
