@@ -1,6 +1,7 @@
 """Who goes next: fair between clients, in order within a client, and nobody waits for ever."""
 
 import random
+from collections import Counter
 from itertools import count
 from typing import Any
 
@@ -147,6 +148,38 @@ def placed(
 
 ONE, OTHER = Server("1", frozenset({"m"})), Server("2", frozenset({"m"}))
 EMPTY, FULL_OF_N = Server("2", frozenset()), Server("2", frozenset({"n"}), fits=Fits(crowded={frozenset("mn"): None}))
+
+
+MODELS = st.sampled_from("mno")
+SERVERS = st.lists(st.frozensets(MODELS, max_size=2), min_size=1, max_size=3)
+RUNNING = st.lists(st.tuples(MODELS, st.integers(0, 2)), max_size=8)
+CROWDED = st.sets(st.frozensets(MODELS, min_size=2, max_size=3), max_size=2)
+
+
+@given(st.lists(MODELS, max_size=12), RUNNING, SERVERS, CROWDED, SLOTS, st.integers(1, 12))
+def test_with_several_servers_no_slot_is_idle_and_none_is_given_twice(
+    waiting: list[str],
+    running: list[tuple[str, int]],
+    loaded: list[frozenset[str]],
+    crowded: set[frozenset[str]],
+    parallel: int,
+    most: int,
+) -> None:
+    """As long as nobody has waited too long, and nothing is being loaded that a model has to go for."""
+    fits = Fits(crowded=dict.fromkeys(crowded))
+    servers = [Server(str(number), models, fits=fits) for number, models in enumerate(loaded)]
+    here = [run(100 + n, str(at % len(loaded)), model) for n, (model, at) in enumerate(running)]
+    here = [each for each in here if each.model in loaded[int(each.server)]][:most]
+    line = [ask(number, model) for number, model in enumerate(waiting)]
+    chosen = choose(line, here, Rules(most, 1e9, parallel), servers, 0, {})
+    used = Counter((each.server, each.model) for each in here)
+    before = used.copy()
+    used.update((server, each.model) for each, server in chosen)
+    assert used.total() <= most
+    assert all(count <= max(parallel, before[place]) for place, count in used.items())
+    left = {each.model for each in line} - {each.model for each, _ in chosen}
+    if used.total() < most:
+        assert all(used[server.name, model] >= parallel for server in servers for model in left & server.loaded)
 
 
 def test_a_model_has_twice_the_slots_that_it_was_seen_to_use_or_those_that_are_set() -> None:
