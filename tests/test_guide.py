@@ -37,7 +37,7 @@ def test_there_is_no_snippet_that_is_not_run() -> None:
     shown = [[len(blocks(language, page)) for language in languages] for page in (STREAM, RESUME, STOP, QUEUE)]
     assert shown == [[3, 2, 0], [1, 3, 0], [1, 0, 1], [0, 1, 0]]
     for page in (STREAM, RESUME, STOP, QUEUE):
-        assert page.count("```") == 2 * sum(len(blocks(language, page)) for language in languages)
+        assert page.count("```") == 2 * sum(len(blocks(language, page)) for language in (*languages, "mermaid"))
 
 
 async def test_streaming_to_pages(tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ async def test_one_browser_reads_30_streams_at_once_over_http2(tmp_path: Path, p
     """
     async with (
         serve(ollama.app) as ollama_url,
-        gateway(ollama_url) as running,
+        gateway(ollama_url, num_parallel=30) as running,
         proxy(running.url, tmp_path) as url,
         chromium() as browser,
     ):
