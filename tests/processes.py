@@ -1,13 +1,12 @@
 """The gateway as a process of its own, with its real listening socket, signals and log."""
 
 import asyncio
-import itertools
 import os
 import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,19 @@ INSTALLED = Path(gateway.__file__).parent.parent
 """Where the package under test is: an installed wheel, or this checkout."""
 
 
-_ports = itertools.count(20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
-"""Each process of the test run has a range of its own, below the ports that the kernel hands out by itself. A port that
-was merely free a moment ago might be taken by another process before its server listens."""
+def _own_ports() -> Iterator[int]:
+    """Ports that no other process of this or another test run uses, below those that the kernel hands out by itself.
+
+    A port that was merely free a moment ago might be taken by another process before its server listens. So the first
+    port of a range is held, which no two processes can do.
+    """
+    for first in range(20_000, 32_000, 1000):
+        with socket.socket() as claim, suppress(OSError):
+            claim.bind(("127.0.0.1", first))
+            yield from range(first + 1, first + 1000)
+
+
+_ports = _own_ports()
 
 
 def free_port() -> int:
