@@ -9,6 +9,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+ACCEPT_TURNS = 2
+"""The loop's turns until uvicorn knows of a connection that asyncio has accepted: it could not cut it before that, and
+a client would be answered by a server that is gone."""
+
 
 @asynccontextmanager
 async def serve(app: ASGIApp, sock: socket.socket | None = None, **uvicorn_config: Any) -> AsyncIterator[str]:
@@ -37,6 +41,10 @@ async def running(config: uvicorn.Config, sock: socket.socket | None) -> AsyncIt
     try:
         yield server
     finally:
+        for listening in [each for listener in server.servers for each in listener.sockets]:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for listener in server.servers:
             listener.close()
         for connection in list(server.server_state.connections):
