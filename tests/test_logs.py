@@ -15,7 +15,7 @@ from gateway.replicas.replica import Replica
 from gateway.streams.buffer import CHUNK_BYTES
 from gateway.streams.ledger import Ledger
 from gateway.streams.log import EventLog, LogStore, Progress, ReadableLog
-from gateway.streams.memory import MemoryLogs
+from gateway.streams.memory import MemoryLog, MemoryLogs
 from gateway.streams.running import Running
 from gateway.streams.shelf import Shelf
 from tests.redis_server import Redis
@@ -24,6 +24,7 @@ from tests.waits import until
 
 META: Meta = {"v": 1, "id": "0", "url": "", "kind": Kind.CHAT, "model": "m"}
 HEAD = events.retry(1000) + events.meta(META, primed=False)
+FAREWELL = events.retry(100)
 SUMMARY: End = {"outcome": Outcome.COMPLETE, "events": 1, "first_token_ms": None, "elapsed_ms": 0}
 BOUNDS: dict[str, Any] = {"max_stream_bytes": 10**6, "retain_seconds": 60.0}
 
@@ -216,10 +217,13 @@ async def test_notices_are_shown_live_and_not_kept(logs: LogStore) -> None:
     await settle()
     log.append([b"{}"])
     log.announce(notice(3))
+    latest = asyncio.create_task(read(log))
+    await settle()
     log.end(None, SUMMARY)
     assert [event.json["elapsed_ms"] for event in await live if event.name == "status"] == [0, 1, 2]
     assert [event.json["elapsed_ms"] for event in await late if event.name == "status"] == [2]
-    assert [event.name for event in await read(log)] == ["meta", "message", "end"]
+    for seen in (await latest, await read(log)):
+        assert [event.name for event in seen] == ["meta", "message", "end"]
 
 
 async def test_a_reader_far_behind_sees_some_notices(logs: LogStore) -> None:
@@ -325,3 +329,20 @@ async def test_a_reader_that_waits_reads_the_end_though_nothing_is_retained(open
     log.append([b"{}"])
     log.end(None, SUMMARY)
     assert numbers(await reader) == [1, 2]
+
+
+async def test_a_reader_is_sent_away_once_it_has_an_id_to_resume_from() -> None:
+    """Before that, it would come back as one that has seen nothing, and ask Ollama once more."""
+    shelf = Shelf[Any](Ledger(10**7), **BOUNDS)
+    log = MemoryLog(sid(1), HEAD, "ada", shelf)
+    log.send_away(FAREWELL)
+    async with aclosing(log.read(0, reconnects=True)) as chunks:
+        assert await anext(chunks) == HEAD
+        going = asyncio.ensure_future(anext(chunks))
+        await settle()
+        assert not going.done()
+        log.append([b"{}"])
+        assert numbers(parsed([await going])) == [1]
+        assert await anext(chunks) == FAREWELL
+        assert [chunk async for chunk in chunks] == []
+    shelf.close()
