@@ -139,4 +139,4 @@ async def _ask(
         return
     if response.status not in (201, 204):
         assert response.status in REFUSALS, (response.status, body)
-        assert orjson.loads(body).keys() == {"error", "code", "phase", "retryable"}
+        assert orjson.loads(body).keys() == {"error", "code", "status", "phase", "retryable"}
