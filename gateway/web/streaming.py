@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-import anyio
 from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -84,7 +83,7 @@ class OllamaResponse(EventResponse):
 
     async def _ping(self, send: Send) -> None:
         while self.active:
-            await anyio.sleep(self._sent_at + self.ping_interval - self._time())
+            await asyncio.sleep(self._sent_at + self.ping_interval - self._time())
             if self._time() - self._sent_at < self.ping_interval:
                 continue
             async with self._send_lock:
