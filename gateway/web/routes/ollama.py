@@ -91,7 +91,12 @@ def _upstreams(request: GatewayRequest) -> Upstreams:
 
 
 async def _show(request: GatewayRequest, model: str) -> Json:
-    return await _upstreams(request).ask(model, lambda server: server.show(model))
+    upstreams = _upstreams(request)
+
+    async def ask() -> Json:
+        return await upstreams.ask(model, lambda server: server.show(model))
+
+    return await upstreams.answers.get(f"show {normal_name(model)}", ask)
 
 
 async def _model_of(request: GatewayRequest, preset: Preset) -> str:

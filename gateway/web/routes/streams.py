@@ -155,7 +155,9 @@ def _stream(request: GatewayRequest, sid: str, log: ReadableLog, after: int = 0,
     chunks = log.read(after, reconnects=is_event_source(request))
     sending: Any = {"ping_seconds": request.state["ping_interval"], "send_body": request.scope["send_body"]}
     response: EventResponse
-    if speaks_ollama(request.scope):
+    as_ollama = speaks_ollama(request.scope)
+    request.state["metrics"].readers.labels("ollama" if as_ollama else "events").inc()
+    if as_ollama:
         response = OllamaResponse(sid, chunks, ollama.Whole() if whole else ollama.Lines(), **sending)
     else:
         response = EventResponse(chunks, **sending)
