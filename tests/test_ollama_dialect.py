@@ -1,6 +1,7 @@
 """The `ollama` dialect: what a log holds, as Ollama's clients are sent it. Pure."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -74,11 +75,26 @@ def test_log_probabilities_are_those_of_all_lines(name: str) -> None:
 @pytest.mark.parametrize("number", ["-1.2e-05", "1E+2", "0.10", "100000000000000000000", "1e400", "-0"])
 def test_numbers_stay_as_they_came(number: str) -> None:
     """Go writes 0.00001 where Python writes 1e-5, and knows no bound of 64 bits in a tool's arguments."""
-    first = b'{"message":{"role":"assistant","content":"a"},"done":false,"logprobs":[{"logprob":%b}]}' % number.encode()
-    last = b'{"message":{"role":"assistant","content":""},"done":true,"eval_count":%b}' % number.encode()
-    whole = sent(ollama.Whole(), logged([first, last]))
-    assert whole.count(number.encode()) == 2
-    assert b'"content":"a"' in whole
+    said = b'{"message":{"role":"assistant","content":"a"},"done":false,"logprobs":[{"logprob":%b}]}'
+    called = b'{"message":{"role":"assistant","content":"","tool_calls":[{"a":[%b]}]},"done":true,"eval_count":7}'
+    whole = sent(ollama.Whole(), logged([said % number.encode(), called % number.encode()]))
+    assert b'"content":"a","tool_calls":[{"a":[%b]}]' % number.encode() in whole
+    assert whole.endswith(b'"eval_count":7,"logprobs":[{"logprob":%b}]}' % number.encode())
+
+
+def test_what_is_kept_of_an_answer_takes_no_more_than_the_answer() -> None:
+    """Log probabilities as objects would take ten times as much, and only the log is counted."""
+    top = b",".join([b'{"token":" the","logprob":-0.123456,"bytes":[32,116,104,101]}'] * 20)
+    line = b'{"message":{"role":"assistant","content":"a"},"logprobs":[{"logprob":-1.5,"top_logprobs":[%b]}]}' % top
+    chunks = events.messages(SID, 1, [line] * 2000)
+    tracemalloc.start()
+    try:
+        whole = ollama.Whole()
+        for chunk in chunks:
+            whole.feed(chunk)
+        assert tracemalloc.get_traced_memory()[0] < 1.2 * sum(map(len, chunks))
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_single_line_is_the_answer() -> None:

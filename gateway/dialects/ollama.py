@@ -33,11 +33,14 @@ _TEXTS = ("response", "content", "thinking")
 _SAID = (*_TEXTS, "tool_calls", "logprobs", "images")
 """The fields of which each line has a piece."""
 
+_NUMBERS = b'"logprobs"', b'"tool_calls"'
+"""The fields whose numbers may be of any kind; all others have whole ones."""
+
 
 def written(value: object) -> bytes:
     """JSON as Ollama writes it. Raises `BadUpstream` for what is nested too deeply."""
     try:
-        content = orjson.dumps(value)
+        content = bytes(memoryview(orjson.dumps(value)))  # a copy: orjson's own result keeps a buffer of 4 KiB
     except orjson.JSONEncodeError:
         raise _too_deep() from None
     for character, escape in _ESCAPES.items():
@@ -94,7 +97,8 @@ class Lines:
 class Whole:
     """One object, as Ollama makes it of the same lines: the last of them, with all that was said in any. See `Answer`.
 
-    Numbers are written as they came: Go and `orjson` write some differently.
+    Log probabilities and arguments of tools have their numbers as they came: Go and `orjson` write some differently.
+    They are kept as JSON, because as objects they would take ten times the memory of the log, which alone is counted.
     """
 
     content_type, line_end = JSON, b""
@@ -120,16 +124,17 @@ class Whole:
         return error(self.failure["error"])
 
     def _add(self, line: bytes) -> ErrorPayload | None:
-        try:
-            self._last = json.loads(line, parse_float=orjson.Fragment, parse_int=orjson.Fragment)
-        except RecursionError:
-            return _too_deep().payload(Phase.GENERATING)
         self._line, self._earlier = line, bool(self._said)
-        for part in (self._last, self._last.get("message")):
-            for name in _SAID:
-                said = part.get(name) if isinstance(part, dict) else None
-                if said and isinstance(said, str if name in _TEXTS else list):
-                    self._said.setdefault(name, []).extend([said] if name in _TEXTS else said)
+        try:
+            self._last = _read(line)
+            for part in (self._last, self._last.get("message")):
+                for name in _SAID:
+                    said = part.get(name) if isinstance(part, dict) else None
+                    if said and isinstance(said, str if name in _TEXTS else list):
+                        pieces = [said] if name in _TEXTS else [orjson.Fragment(written(each)) for each in said]
+                        self._said.setdefault(name, []).extend(pieces)
+        except BadUpstream as fault:
+            return fault.payload(Phase.GENERATING)
         return None
 
     def _whole(self) -> Json:
@@ -138,6 +143,18 @@ class Whole:
             return _filled(self._last, said)
         beside = {name: said.pop(name) for name in ("logprobs",) if name in said}
         return _filled(self._last | {"message": _filled(message, said)}, beside)
+
+
+def _read(line: bytes) -> Json:
+    value: Json
+    if not any(name in line for name in _NUMBERS):  # by far the fastest, for `context`, which may be a megabyte
+        value = orjson.loads(line)
+        return value
+    try:
+        value = json.loads(line, parse_float=orjson.Fragment, parse_int=orjson.Fragment)
+    except RecursionError:
+        raise _too_deep() from None
+    return value
 
 
 def _filled(part: Json, said: Json) -> Json:
