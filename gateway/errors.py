@@ -19,10 +19,14 @@ from typing import TypedDict
 
 
 class ErrorPayload(TypedDict):
-    """The one JSON shape of an error, as a response body and as a stream's terminal message."""
+    """The one JSON shape of an error, as a response body and as a stream's terminal message.
+
+    `status` is the HTTP status that it has, or would have had before the stream began.
+    """
 
     error: str
     code: str
+    status: int
     phase: str
     retryable: bool
 
@@ -49,7 +53,13 @@ class GatewayError(Exception):
 
     def payload(self, phase: str = "request") -> ErrorPayload:
         """`phase` is where the stream was: `request` before there is one, and then the phase of its status events."""
-        return {"error": self.message, "code": self.code, "phase": phase, "retryable": self.retryable}
+        return {
+            "error": self.message,
+            "code": self.code,
+            "status": self.status,
+            "phase": phase,
+            "retryable": self.retryable,
+        }
 
 
 class RequestError(GatewayError):

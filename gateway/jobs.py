@@ -54,11 +54,13 @@ class Reason(StrEnum):
 
 
 class Kind(StrEnum):
-    """The kinds of answers that Ollama can be asked to stream. `traits` has all that is special about a kind."""
+    """The kinds of answers that Ollama can be asked for. `traits` has all that is special about a kind."""
 
     CHAT = "chat"
     GENERATE = "generate"
     PULL = "pull"
+    EMBED = "embed"
+    EMBEDDINGS = "embeddings"
 
     @property
     def traits(self) -> "Traits":
@@ -73,6 +75,7 @@ class Traits:
     /api/streams`. `last` is the field, with its value, that marks Ollama's last line. A kind that `generates` runs a
     model: it waits for a slot, is shaped by presets and hook, and its phases lead to tokens. Other kinds start at
     once, and equal jobs of theirs share a stream. `permission`, if any, is the setting that lets clients ask for it.
+    A kind that is `whole` has an answer of one line, and only Ollama's own clients ask for it.
     """
 
     path: str
@@ -80,12 +83,17 @@ class Traits:
     route: str | None = None
     generates: bool = True
     permission: str | None = None
+    whole: bool = False
 
+
+_ONE_LINE = ("error", None)  # what each line has that is no error
 
 _TRAITS = {
     Kind.CHAT: Traits(path="/api/chat", route="/api/chat", last=("done", True)),
     Kind.GENERATE: Traits(path="/api/generate", route="/api/generate", last=("done", True)),
     Kind.PULL: Traits(path="/api/pull", last=("status", "success"), generates=False, permission="GATEWAY_ALLOW_PULL"),
+    Kind.EMBED: Traits(path="/api/embed", last=_ONE_LINE, whole=True),
+    Kind.EMBEDDINGS: Traits(path="/api/embeddings", last=_ONE_LINE, whole=True),
 }
 
 

@@ -288,7 +288,8 @@ export interface LostEvent extends ErrorPayload {
   phase: "connection";
 }
 
-export type Kind = "chat" | "generate" | "pull";
+/** Only Ollama's own clients start the last two. */
+export type Kind = "chat" | "generate" | "pull" | "embed" | "embeddings";
 export type Phase = "queued" | "starting" | "loading" | "prompt" | "generating" | "pulling";
 export type Outcome = "complete" | "cancelled" | "error";
 
@@ -299,6 +300,8 @@ export interface ErrorPayload {
   error: string;
   /** For a program. An operator's hook can use codes of its own. */
   code: ErrorCode;
+  /** The HTTP status that it has, or would have had before the stream began. */
+  status?: number;
   /** The phase in which it failed. `request` is before there was a stream, `connection` between client and gateway. */
   phase: Phase | "request" | "connection";
   /** Whether the same request may succeed later. */

@@ -64,7 +64,7 @@ async def test_bad_query(route: str, query: str) -> None:
             error = await response.json()
             assert response.status == 422
         assert error.pop("error").startswith(BAD_QUERIES[query])
-        assert error == {"code": "invalid_request", "phase": "request", "retryable": False}
+        assert error == {"code": "invalid_request", "status": 422, "phase": "request", "retryable": False}
         assert await refused_like_event_source(gw, url) == "invalid_request"
         assert ollama.requests == []
 

@@ -156,7 +156,8 @@ async def test_no_script_of_another_site_starts_anything(browser: Browser, type_
 async def test_no_fetch_of_another_site_starts_anything(browser: Browser, script: str) -> None:
     async with attack(browser) as attacked:
         await attacked.page.evaluate(script, attacked.chat)
-        await attacked.page.evaluate(script, attacked.gw.url + "/api/generate")
+        for path in ("/api/generate", "/ollama/api/chat", "/ollama/api/generate", "/ollama/api/show"):
+            await attacked.page.evaluate(script, attacked.gw.url + path)
         assert await attacked.page.evaluate(FETCH_CORS, attacked.gw.url + "/") == "refused"
         await attacked.stopped()
 

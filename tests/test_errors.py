@@ -66,11 +66,17 @@ def test_picture() -> None:
 def test_payload(error: type[GatewayError]) -> None:
     """All errors have one shape, and an instance may override the values of its class."""
     plain = error("Why.")
-    assert plain.payload() == {"error": "Why.", "code": error.code, "phase": "request", "retryable": error.retryable}
+    assert plain.payload() == {
+        "error": "Why.",
+        "code": error.code,
+        "status": error.status,
+        "phase": "request",
+        "retryable": error.retryable,
+    }
     assert str(plain) == "Why."
     told = error("Why.", status=418, retryable=not error.retryable, retry_after=7)
     assert (told.status, told.retryable, told.retry_after) == (418, not error.retryable, 7)
-    assert told.payload("loading")["phase"] == "loading"
+    assert (told.payload("loading")["phase"], told.payload()["status"]) == ("loading", 418)
     assert (plain.status, plain.retry_after) == (error.status, error.retry_after)
 
 

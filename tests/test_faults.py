@@ -177,7 +177,7 @@ async def test_fault(name: str) -> None:
         assert ending(events) == ("error", case.code)
         error = messages(events)[-1].json
         assert error["phase"] == case.phase
-        assert error.keys() == {"error", "code", "phase", "retryable"}
+        assert error.keys() == {"error", "code", "status", "phase", "retryable"}
         assert text(events[:-2]) == case.said
         await ollama.until(lambda: ollama.open == 0)
         assert len(gw.state["streams"].running) == 0

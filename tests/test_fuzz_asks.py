@@ -15,7 +15,7 @@ from yarl import URL
 from gateway.demo.asks import Ask
 from tests.gateways import Gateway, gateway
 from tests.test_bad_input import ANSWER, EVENTS, ROUTES
-from tests.upstreams import Upstream, upstream
+from tests.upstreams import Upstream, says, upstream, whole
 
 WORDS = st.one_of(
     st.sampled_from(
@@ -68,6 +68,9 @@ KNOWN = st.sampled_from(
         "chat",
         "generate",
         "pull",
+        "input",
+        "dimensions",
+        "name",
         "preset",
         "variables",
         "resume_window",
@@ -85,6 +88,8 @@ BODIES = st.one_of(
 )
 FUZZ = hypothesis_settings(max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 REFUSALS = {403, 413, 422}
+OLLAMAS = ["chat", "generate", "embed", "embeddings", "show", "pull", "push", "blobs/x"]
+OLLAMAS_REFUSALS = {400, 403, 404, 413}
 
 
 @pytest.mark.slow
@@ -105,6 +110,11 @@ def test_fuzz() -> None:
             runner.run(_ask(gw, "POST", route, data=body))
 
         @FUZZ
+        @given(st.sampled_from(OLLAMAS), BODIES, QUERIES, st.booleans())
+        def post_below_ollama(name: str, body: bytes, query: str, asks: bool) -> None:
+            runner.run(_ask_as_ollama(gw, f"/ollama/api/{name}" + f"?{query}" * asks, body))
+
+        @FUZZ
         @given(st.text(st.characters(codec="latin-1", exclude_characters="\x7f", min_codepoint=32), max_size=50))
         def resume(last_event_id: str) -> None:
             runner.run(_ask(gw, "GET", "/api/chat?model=m&prompt=x", headers={"Last-Event-ID": last_event_id.strip()}))
@@ -112,17 +122,19 @@ def test_fuzz() -> None:
         try:
             get()
             post()
+            post_below_ollama()
             resume()
             assert len(ollama.requests) > 50
             for request in ollama.requests:
-                if request.method == "POST":
+                if request.path in ROUTES:
                     Ask.parse("chat" if request.path == "/api/chat" else "generate", request.body)
         finally:
             runner.run(stack.aclose())
 
 
 async def _start(stack: AsyncExitStack) -> tuple[Upstream, Gateway]:
-    ollama = await stack.enter_async_context(upstream(ANSWER))
+    shown = says(whole(200, b'{"details":{}}'))
+    ollama = await stack.enter_async_context(upstream(ANSWER, show=shown))
     return ollama, await stack.enter_async_context(gateway(ollama.url, retain_seconds=0))
 
 
@@ -137,4 +149,17 @@ async def _ask(
         return
     if response.status not in (201, 204):
         assert response.status in REFUSALS, (response.status, body)
-        assert orjson.loads(body).keys() == {"error", "code", "phase", "retryable"}
+        assert orjson.loads(body).keys() == {"error", "code", "status", "phase", "retryable"}
+
+
+async def _ask_as_ollama(gw: Gateway, path: str, data: bytes) -> None:
+    async with gw.session.post(URL(gw.url + path, encoded=True), data=data) as response:
+        body = await response.read()
+    if response.status == 204:
+        return
+    said = [orjson.loads(line) for line in body.splitlines()]
+    if response.status != 200:
+        assert response.status in OLLAMAS_REFUSALS, (response.status, body)
+        assert [each.keys() for each in said] == [{"error"}]
+    assert said
+    assert all(isinstance(each, dict) for each in said)

@@ -72,6 +72,7 @@ def test_imports_run_one_way(module: str) -> None:
 
 PURE = [
     "dialects.events",
+    "dialects.ollama",
     "streams.fits",
     "streams.line",
     "streams.policy",
@@ -86,7 +87,7 @@ PURE = [
 @pytest.mark.parametrize("module", PURE)
 def test_pure_modules(module: str) -> None:
     """They do no I/O: they know the pure part of the standard library, `orjson`, the framing, and each other."""
-    allowed = {"re", "secrets", "typing", "collections.abc", "contextlib", "dataclasses", "enum", "orjson"}
+    allowed = {"re", "secrets", "typing", "collections.abc", "contextlib", "dataclasses", "enum", "json", "orjson"}
     allowed |= {"collections", "heapq", "itertools"}
     allowed |= {"sse_starlette.event", *(f"gateway.{each}" for each in PURE)}
     assert imports(f"gateway.{module}") <= allowed

@@ -28,6 +28,7 @@ NAMES = {
     "gateway_tokens_total": "counter",
     "gateway_queue_depth": "gauge",
     "gateway_queue_wait_seconds": "histogram",
+    "gateway_readers_total": "counter",
     "gateway_resumes_total": "counter",
     "gateway_cancel_seconds": "histogram",
     "gateway_log_bytes": "gauge",
@@ -233,6 +234,6 @@ async def test_the_dashboard_shows_what_there_is() -> None:
     queries = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
     shown = {name.removesuffix("_bucket") for query in queries for name in re.findall(r"gateway_\w+", query)}
     assert shown == NAMES.keys()
-    labels = {"kind", "model", "outcome", "direction", "result", "code", "version", "server", "le"}
+    labels = {"kind", "model", "outcome", "direction", "result", "dialect", "code", "version", "server", "le"}
     for query in queries:
         assert set(re.findall(r"\w+", "".join(re.findall(r"by \((.*?)\)", query)))) <= labels, query

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import aiohttp
+import orjson
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -175,6 +176,24 @@ async def test_a_silent_load_outlasts_the_read_timeout(tmp_path: Path, proxy: Pr
     assert events.pings >= 10
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_silent_load_outlasts_it_for_ollamas_clients_too(tmp_path: Path, proxy: Proxy, stream: bool) -> None:
+    """Spaces bridge it, and come before the answer, which is what it would have been."""
+    simulator = quick(load_seconds=7)
+    async with (
+        gateway(simulator, ping_interval=1, status_interval=60) as running,
+        proxy(running.url, tmp_path) as url,
+        running.session.post(f"{url}/ollama/api/chat", json=chat("Hello", stream=stream), ssl=False) as response,
+    ):
+        received = await response.read()
+    answer = received.lstrip(b" ")
+    assert len(received) - len(answer) >= 5
+    told = [orjson.loads(line) for line in answer.splitlines()]
+    assert [line["done"] for line in told] == [False] * (len(told) - 1) + [True]
+    assert (len(told) > 1) is stream
+    assert "".join(line["message"]["content"] for line in told)
+
+
 async def test_each_token_passes_before_the_next_is_made(tmp_path: Path, proxy: Proxy) -> None:
     """A proxy that held a token back would never be sent another."""
     ollama = StepOllama(tokens=50)
@@ -193,6 +212,23 @@ async def test_each_token_passes_before_the_next_is_made(tmp_path: Path, proxy: 
         rest = [event async for event in events]
     assert ending(rest) == ("complete", None)
     assert len(messages(rest)) == 1
+
+
+async def test_each_line_passes_before_the_next_is_made(tmp_path: Path, proxy: Proxy) -> None:
+    """As above, for Ollama's own clients."""
+    ollama = StepOllama(tokens=50)
+    headers = {"Accept-Encoding": "gzip"}
+    async with serve(ollama.app) as ollama_url, gateway(ollama_url) as running, proxy(running.url, tmp_path) as url:
+        ollama.step()
+        async with running.session.post(
+            f"{url}/ollama/api/chat", json=chat("Hi"), ssl=False, headers=headers
+        ) as response:
+            assert "Content-Encoding" not in response.headers
+            for number in range(50):
+                line = orjson.loads(await response.content.readline())
+                assert line["message"]["content"] == f"{number} "
+                ollama.step()
+            assert orjson.loads(await response.content.read())["done"]
 
 
 def logged(directory: Path, caplog: pytest.LogCaptureFixture) -> str:

@@ -42,6 +42,23 @@ async def test_any_replica_reads_a_stream(pair: list[Gateway], simulator: Simula
     assert len(simulator.requests) == 1
 
 
+async def test_any_replica_reads_it_in_any_dialect(pair: list[Gateway], simulator: Simulator) -> None:
+    """One of Ollama's clients that is cut off has the rest from another replica."""
+    here, there = pair
+    body = STORY | {"options": {"num_predict": 60}}
+    async with here.session.post(f"{here.url}/ollama/api/chat?resume_window=30", json=body) as response:
+        stream = response.headers["Content-Location"]
+        seen = [await response.content.readline() for _ in range(10)]
+        response.close()
+    sid = stream.rpartition("/")[2]
+    async with there.session.get(f"{there.url}{stream}?as=ollama&last_event_id={sid}-10") as response:
+        rest = await response.content.read()
+    async with there.session.get(f"{there.url}{stream}?as=ollama") as response:
+        assert await response.content.read() == b"".join(seen) + rest
+    assert len(rest.splitlines()) > 30
+    assert len(simulator.requests) == 1
+
+
 async def test_a_reconnect_goes_on_at_another_replica(pair: list[Gateway], simulator: Simulator) -> None:
     """It may use the one-shot's URL, and have seen an event that the other replica has not yet heard of."""
     here, there = pair

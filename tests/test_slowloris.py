@@ -87,7 +87,7 @@ def refusal(answer: bytes) -> tuple[int, str, str]:
     headers = dict(line.split(": ", 1) for line in lines[1:])
     assert headers.items() >= (SECURITY_HEADERS | {"Connection": "close", "Content-Length": str(len(body))}).items()
     error = orjson.loads(body)
-    assert error.keys() == {"error", "code", "phase", "retryable"}
+    assert error.keys() == {"error", "code", "status", "phase", "retryable"}
     return int(lines[0].split()[1]), error["code"], error["error"]
 
 

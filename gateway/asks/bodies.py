@@ -23,6 +23,7 @@ from pydantic import (
 
 from gateway.asks.fields import (
     Format,
+    Input,
     Insecure,
     KeepAlive,
     ModelName,
@@ -179,10 +180,45 @@ class PullBody(Passing):
         return value
 
 
-BODIES: dict[Kind, type[Passing]] = {Kind.CHAT: ChatBody, Kind.GENERATE: GenerateBody, Kind.PULL: PullBody}
+class EmbedBody(Passing):
+    """Ollama's body of `POST /api/embed`."""
+
+    model: ModelName | None = None
+    input: Input | None = None
+    truncate: StrictBool | None = None
+    dimensions: StrictInt | None = None
+    keep_alive: KeepAlive | None = None
+    options: Options | None = None
 
 
-_ONE_KIND: Any = [{"required": [str(kind)], "properties": {str(kind): {"type": "object"}}} for kind in Kind]
+class EmbeddingsBody(Passing):
+    """Ollama's body of `POST /api/embeddings`, which `/api/embed` has replaced."""
+
+    model: ModelName | None = None
+    prompt: StrictStr | None = None
+    keep_alive: KeepAlive | None = None
+    options: Options | None = None
+
+
+class ShowBody(Passing):
+    """Ollama's body of `POST /api/show`, which still may say `name` for `model`."""
+
+    model: ModelName | None = None
+    name: ModelName | None = None
+
+
+BODIES: dict[Kind, type[Passing]] = {
+    Kind.CHAT: ChatBody,
+    Kind.GENERATE: GenerateBody,
+    Kind.PULL: PullBody,
+    Kind.EMBED: EmbedBody,
+    Kind.EMBEDDINGS: EmbeddingsBody,
+}
+STREAMED = [kind for kind in Kind if not kind.traits.whole]
+"""The kinds that `POST /api/streams` starts."""
+
+
+_ONE_KIND: Any = [{"required": [str(kind)], "properties": {str(kind): {"type": "object"}}} for kind in STREAMED]
 
 
 class StreamOptions(BaseModel):
@@ -195,7 +231,7 @@ class StreamOptions(BaseModel):
     resume_window: StrictInt | StrictFloat | None = Field(None, json_schema_extra={"minimum": 0})
 
 
-_FIELDS: dict[str, Any] = {str(kind): (body | None, None) for kind, body in BODIES.items()}
+_FIELDS: dict[str, Any] = {str(kind): (BODIES[kind] | None, None) for kind in STREAMED}
 
 StreamRequest = create_model(
     "StreamRequest",

@@ -37,6 +37,13 @@ def _stop(value: object) -> object:
     return value
 
 
+def _input(value: object) -> object:
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) for each in texts):
+        raise ValueError("must be a string or a list of strings")
+    return value
+
+
 def _variables(value: object) -> object:
     if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
         raise ValueError("must be an object of strings")
@@ -50,7 +57,7 @@ def _pulled(value: str) -> str:
 
 
 def _insecure(value: object) -> object:
-    if value:
+    if value is not None and value is not False:
         raise ValueError("must be false: models are pulled by TLS only")
     return None
 
@@ -73,4 +80,9 @@ Format = Annotated[
     Any, BeforeValidator(_format), WithJsonSchema({"anyOf": [{"enum": ["", "json"]}, {"type": "object"}]})
 ]
 Stop = Annotated[Any, BeforeValidator(_stop), WithJsonSchema({"type": "array", "items": {"type": "string"}})]
+Input = Annotated[
+    Any,
+    BeforeValidator(_input),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 Variables = Annotated[dict[str, str], BeforeValidator(_variables)]

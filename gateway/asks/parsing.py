@@ -5,14 +5,14 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
 
-from gateway.asks.bodies import StreamRequest, as_sent, check_body, check_shape, shown, to_json
+from gateway.asks.bodies import STREAMED, StreamRequest, as_sent, check_body, check_shape, shown, to_json
 from gateway.asks.bounds import Bounds, check_bounds, check_counts, check_text
 from gateway.errors import InvalidRequest
 from gateway.jobs import Claim, Json, Kind
@@ -29,6 +29,9 @@ MAX_ESCAPES = 200_000
 """The most `\\u…` of a body that is mended."""
 
 GATEWAY_OPTIONS = ("preset", "resume_window", "last_event_id", "idempotency_key")
+PRESET_MODEL = "preset/"
+"""What the name of a preset begins with where it is given as a model's, by clients that can name nothing else."""
+
 BODY_OPTIONS = ("model", "prompt", "system", "think", "format", "keep_alive")
 
 
@@ -73,7 +76,8 @@ class Ask:
     """A valid request, before the operator's shaping.
 
     `body` is Ollama's request body without `stream`; it may lack a `model`. `resume_window` is in seconds. With an
-    `idempotency_key` of the caller's own, equal asks are one.
+    `idempotency_key` of the caller's own, equal asks are one. `whole` is set where Ollama would answer with one object
+    and not with lines: it was told not to stream, or there is nothing to stream.
     """
 
     kind: Kind
@@ -83,6 +87,7 @@ class Ask:
     variables: Mapping[str, str] = field(default_factory=dict)
     resume_window: float = 0
     idempotency_key: str | None = None
+    whole: bool = False
 
     @property
     def claim(self) -> Claim | None:
@@ -91,6 +96,22 @@ class Ask:
             return None
         asked = to_json([self.kind, self.body, self.preset, self.variables], orjson.OPT_SORT_KEYS)
         return Claim(_digest(f"{self.caller.identity}\n{self.idempotency_key}".encode()), _digest(asked))
+
+    def by_model(self) -> "Ask":
+        """The same, under the preset that its model names as `preset/NAME`, if it does. Raises `InvalidRequest`."""
+        name = preset_named(self.body.get("model"))
+        if name is None:
+            return self
+        if self.preset not in (None, name):
+            raise InvalidRequest("preset: the model names another one.")
+        return replace(self, preset=name, body={field: self.body[field] for field in self.body if field != "model"})
+
+
+def preset_named(model: str | None) -> str | None:
+    """The preset that a model's name means, if it means one."""
+    if model is None or not model.startswith(PRESET_MODEL):
+        return None
+    return model.removeprefix(PRESET_MODEL).removesuffix(":latest")
 
 
 def _digest(content: bytes) -> str:
@@ -133,17 +154,17 @@ class Asks:
         for name in rest:
             known = f"variables.NAME, {', '.join(GATEWAY_OPTIONS)}; the rest belongs in the body"
             raise InvalidRequest(f"{shown(name)}: is not a query parameter of a POST. Known are {known}.")
-        body = _object(content)
+        body = json_object(content)
         check_body(kind, body)
         return self._ask(kind, body, caller, options)
 
     def for_stream(self, content: bytes, caller: Caller) -> Ask:
         """The body of `POST /api/streams`."""
-        body = _object(content)
+        body = json_object(content)
         given = check_shape(StreamRequest, body)
-        kinds = [kind for kind in Kind if body.get(kind) is not None]
+        kinds = [kind for kind in STREAMED if body.get(kind) is not None]
         if len(kinds) != 1:
-            *others, last = Kind
+            *others, last = STREAMED
             raise InvalidRequest(f"The body must have exactly one of {', '.join(others)} and {last}.")
         options = GatewayOptions(given.preset, given.variables or {}, given.resume_window or 0)
         return self._ask(kinds[0], body[kinds[0]], caller, options)
@@ -154,6 +175,9 @@ class Asks:
         keys = [key for key in (caller.headers.get("idempotency-key"), options.idempotency_key) if key is not None]
         if not all(map(_IDEMPOTENCY_KEY.fullmatch, keys)):
             raise InvalidRequest("Idempotency-Key: must be 1 to 255 visible ASCII characters.")
+        said = {Kind.CHAT: "messages", Kind.GENERATE: "prompt"}.get(kind)
+        only_loads = said is not None and not body.get(said) and not body.get("images")
+        whole = body.get("stream") is False or kind.traits.whole or only_loads
         body = as_sent(kind, body)
         check_bounds(body, self._bounds)
         return Ask(
@@ -163,7 +187,8 @@ class Asks:
             options.preset or None,
             options.variables,
             options.resume_window,
-            *keys[:1],
+            next(iter(keys), None),
+            whole,
         )
 
 
@@ -242,7 +267,8 @@ def _option(name: str, text: str) -> object:
     return value
 
 
-def _object(content: bytes) -> Json:
+def json_object(content: bytes) -> Json:
+    """A body as an object. Raises `InvalidRequest` or `TooLarge`."""
     check_text(content)
     try:
         value = orjson.loads(content)

@@ -17,6 +17,8 @@ from gateway.validation import explain
 
 ALWAYS_ALLOWED = frozenset({"messages", "prompt", "images"})  # the conversation itself
 OVERRIDABLE = FIELDS - ALWAYS_ALLOWED
+EMBEDDING = frozenset({"input", "dimensions", "truncate"})
+"""What a client may always set where texts are embedded."""
 NOTHING: tuple[object, ...] = (None, "", [], {})
 """Values that Ollama reads as no value. Its own clients send them for whatever their user has not set."""
 
@@ -105,15 +107,13 @@ class Preset(BaseModel):
 
     def apply(self, ask: Ask) -> Json:
         """The body for Ollama that an ask with this preset becomes. Raises `InvalidRequest`."""
+        if ask.kind.traits.whole:  # texts to embed, which are for no prompt: only the model and its options count
+            free = {name: value for name, value in ask.body.items() if name in EMBEDDING}
+            others = {name: value for name, value in ask.body.items() if name not in EMBEDDING}
+            return self._with_own(others, {"model", "keep_alive"}) | free
         values = self._values(ask.variables)
         system = None if self.system is None else _fill(self.system, values)
-        given = dict(ask.body)
-        options = self.options.model_dump(exclude_unset=True)
-        options |= self._admitted(given.pop("options", None) or {}, "options")
-        own: Json = self.model_dump(include={"model", "format", "think", "keep_alive"}, exclude_none=True)
-        body = own | self._admitted(given)
-        if options:
-            body["options"] = options
+        body = self._with_own(ask.body, {"model", "format", "think", "keep_alive"})
         if ask.kind is Kind.CHAT:
             body["messages"] = self._messages(body.get("messages", []), system, values)
         elif prompt := body.get("prompt"):  # without a prompt the request only loads the model
@@ -121,6 +121,14 @@ class Preset(BaseModel):
             if system is not None:
                 body.setdefault("system", system)
         return body
+
+    def _with_own(self, given: Json, names: set[str]) -> Json:
+        """The preset's own values for these fields, and what the client may set beside them."""
+        given = dict(given)
+        options = self.options.model_dump(exclude_unset=True)
+        options |= self._admitted(given.pop("options", None) or {}, "options")
+        own: Json = self.model_dump(include=names, exclude_none=True)
+        return own | self._admitted(given) | ({"options": options} if options else {})
 
     def _values(self, given: Mapping[str, str]) -> dict[str, str]:
         for name in given:

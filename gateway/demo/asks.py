@@ -170,7 +170,7 @@ class Ask:
             think=_think(value.get("think")),
             format=value.get("format"),
             options=value.get("options") or {},
-            keep_alive_ns=_duration(value.get("keep_alive")),
+            keep_alive_ns=duration_ns(value.get("keep_alive")),
             stream=value.get("stream") is not False,
             suffix=value.get("suffix") or "",
             context=value.get("context") or [],
@@ -262,8 +262,8 @@ def _think(value: Any) -> bool | str | None:
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
-def _duration(value: Any) -> int | None:
-    """`keep_alive` in nanoseconds: a number of seconds or a Go duration (`1h30m`); negative is for ever."""
+def duration_ns(value: Any) -> int | None:
+    """A `keep_alive` in nanoseconds: a number of seconds or a Go duration (`1h30m`); negative is for ever."""
     if value is None:
         return None
     if isinstance(value, str):

@@ -26,6 +26,7 @@ class Generation:
         self._born_ns = perf_counter_ns()
         self._first_token_at = 0.0
         self._tokens: list[str] = []
+        self._shown: list[str] = []  # those of a single answer, which has a log probability for each
         self._text = self._thinking = ""
         chat = ask.kind == "chat"
         self._head = b'{"model":%b,"created_at":"' % quote(ask.model)
@@ -43,6 +44,7 @@ class Generation:
                 await self.exchange.write(self.line(thinking=piece, tail=self._tail(piece)))
             else:
                 self._thinking += piece
+                self._shown.append(piece)
 
     async def say(self, pieces: Iterable[str]) -> None:
         for piece in pieces:
@@ -51,6 +53,7 @@ class Generation:
                 await self.exchange.write(self.line(piece, tail=self._tail(piece)))
             else:
                 self._text += piece
+                self._shown.append(piece)
 
     async def ponder(self, pieces: Iterable[str]) -> None:
         """Tokens that the server keeps, because it has to parse them: nothing is sent."""
@@ -131,6 +134,8 @@ class Generation:
         return b'"done":false,"logprobs":' + dumps([_logprob(token, self.ask.logprobs)])
 
     async def _last(self, fields: dict[str, Any], calls: list[dict[str, Any]] | None = None) -> None:
+        if self.ask.logprobs is not None and self._shown:
+            fields["logprobs"] = [_logprob(piece, self.ask.logprobs) for piece in self._shown]
         line = self.line(self._text, self._thinking, calls, dumps(fields)[1:-1])
         if self.ask.stream:
             await self.exchange.write(line)

@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import Any, Literal
 from zlib import crc32
 
@@ -14,7 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.demo import faults, wire
-from gateway.demo.asks import Ask, Kind, parse
+from gateway.demo.asks import Ask, Kind, duration_ns, parse
+from gateway.demo.embedding import embedding
 from gateway.demo.generation import Generation
 from gateway.demo.models import INSTALLED, Model, full_name
 from gateway.demo.pulls import Pulls
@@ -113,6 +115,8 @@ class Simulator:
                 route("/api/chat", self._tracked(self._chat), "POST"),
                 route("/api/generate", self._tracked(self._generate), "POST"),
                 route("/api/pull", self._tracked(self._pull), "POST"),
+                route("/api/embed", self._tracked(self._embed), "POST"),
+                route("/api/embeddings", self._tracked(self._embeddings), "POST"),
                 route("/simulator", self._counts, "GET"),
             ],
             exception_handlers={404: wire.not_found, 405: wire.method_not_allowed},
@@ -247,6 +251,45 @@ class Simulator:
                 else:
                     script = Script.write(ask, model, self._seed(ask))
                     await script.perform(generation, native=model.native)
+
+    async def _embed(self, exchange: Exchange, request: Request) -> None:
+        value = parse(exchange.body, "EmbedRequest", {"model": (str, "string")})
+        given = value.get("input") or []
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+            raise RefusedError(400, "invalid input type")
+        began = perf_counter_ns()
+        vectors = await self._vectors(request, value, texts)
+        words = sum(len(text.split()) for text in texts)
+        figures = {"total_duration": perf_counter_ns() - began} | ({"prompt_eval_count": words} if words else {})
+        await exchange.json({"model": value["model"], "embeddings": vectors, **figures})
+
+    async def _embeddings(self, exchange: Exchange, request: Request) -> None:
+        value = parse(exchange.body, "EmbeddingRequest", {"model": (str, "string"), "prompt": (str, "string")})
+        vectors = await self._vectors(request, value, [value["prompt"]] if value.get("prompt") else [])
+        await exchange.json({"embedding": vectors[0] if vectors else []})
+
+    async def _vectors(self, request: Request, value: dict[str, Any], texts: list[str]) -> list[list[float]]:
+        """A vector for each text. Without any, the model is loaded."""
+        model = self._find(full_name(value.get("model") or ""))
+        if model is None:
+            raise RefusedError(404, f"model '{value.get('model') or ''}' not found")
+        fault = faults.find(model.name)
+        load_seconds = self.load_seconds if fault is None or fault.load_seconds is None else fault.load_seconds
+        keep_alive_ns = duration_ns(value.get("keep_alive"))
+        async with self._scheduler.use(
+            model,
+            self.keep_alive_ns if keep_alive_ns is None else keep_alive_ns,
+            model.context_length,
+            load_seconds,
+            lambda: self._enter(request, "loading"),
+        ) as runner:
+            self._enter(request, "waiting")
+            async with runner.slots:
+                self._enter(request, "prompt")
+                await asyncio.sleep(self.prompt_seconds)
+                dimensions = value.get("dimensions") or model.embedding_length
+                return [embedding(text, min(dimensions, model.embedding_length)) for text in texts]
 
     def _seed(self, ask: Ask) -> int:
         """As asked for, and none at temperature 0; else how often this very conversation was asked before, so that

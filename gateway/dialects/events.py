@@ -59,6 +59,19 @@ def messages(sid: str, first: int, lines: Sequence[bytes]) -> list[bytes]:
     return [b"data: %b\nid: %b-%d\n\n" % (line, stream, seq) for seq, line in enumerate(lines, first)]
 
 
+def lines(chunk: bytes) -> list[bytes]:
+    """The lines in a chunk of whole events: the other half of `messages`. Sidecars, pings and `end` have none."""
+    return [event[6 : event.index(b"\n")] for event in chunk.split(b"\n\n") if event.startswith(b"data: ")]
+
+
+def failure(line: bytes) -> ErrorPayload | None:
+    """The error that a line of a log reports, if it is one: no line of Ollama's in a log begins with an error."""
+    if not line.startswith(b'{"error":'):
+        return None
+    payload: ErrorPayload = orjson.loads(line)
+    return payload
+
+
 def end(sid: str, seq: int, payload: End, retry_ms: int | None = None) -> bytes:
     """The `end` event. It has an id, so that a reconnect after it can be told from any other.
 

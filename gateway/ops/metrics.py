@@ -35,6 +35,7 @@ class Metrics(Observer):
         gauge = partial(Gauge, registry=self._registry)
         histogram = partial(Histogram, registry=self._registry)
         self.resumes = counter("gateway_resumes", "Reconnects that named an event, by result.", ["result"])
+        self.readers = counter("gateway_readers", "Responses that read a stream, by dialect.", ["dialect"])
         self._active = gauge("gateway_streams_active", "Streams that wait or run now.")
         self._total = counter("gateway_streams", "Streams that have ended.", ["kind", "model", "outcome"])
         self._first_token = histogram(

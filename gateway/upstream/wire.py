@@ -13,6 +13,7 @@ _MESSAGE_CHARS = 1000
 _ANSWER_FIELDS = frozenset(
     [
         *("model", "created_at", "response", "thinking", "tool_calls", "image", "images", "logprobs"),
+        *("embeddings", "embedding"),
         *("done", "done_reason", "total_duration", "load_duration"),
         *("prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration"),
     ]
@@ -27,6 +28,7 @@ NAME = (
 """The pattern of a model's name that may be pulled; the group is the host, if there is one."""
 
 _WEIGHTS = re.compile(r"^FROM .*\b(sha256-[0-9a-f]{64})$", re.MULTILINE)
+_BLOB = re.compile(r"^(FROM|ADAPTER) .*[/\\](sha256-[0-9a-f]{64})$", re.MULTILINE)
 _PROGRESS = {"load_progress": Phase.LOADING, "prompt_progress": Phase.PROMPT}
 _LASTING = re.compile(
     r"template:|invalid|does not support|not supported|unsupported|unknown|unmarshal|not found|does not exist|required"
@@ -67,7 +69,8 @@ def message_of(line: bytes) -> Json | None:
     if not isinstance(value, dict):
         raise BadUpstream(_NO_OBJECT)
     if (error := value.get("error")) not in (None, ""):
-        raise OllamaError(words := error_text(error), retryable=may_pass(words))
+        # The status is Ollama's own for what goes wrong in an answer that it does not stream.
+        raise OllamaError(words := error_text(error), status=500, retryable=may_pass(words))
     return value
 
 
@@ -187,6 +190,13 @@ def weights(shown: Json) -> str | None:
     """The digest of the file with a model's weights, from the answer of `/api/show`. Several models may share it."""
     found = _WEIGHTS.search(str(shown.get("modelfile")))
     return found and found[1]
+
+
+def without_paths(shown: Json) -> Json:
+    """The answer of `/api/show` without the paths of files on the server, which its modelfile tells."""
+    if not isinstance(modelfile := shown.get("modelfile"), str):
+        return shown
+    return shown | {"modelfile": _BLOB.sub(r"\1 \2", modelfile)}
 
 
 def model_key(model: str, body: Json) -> str:

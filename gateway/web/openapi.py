@@ -9,11 +9,13 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute, Route
 
 from gateway import __version__, errors
-from gateway.asks.bodies import BODIES, Options, StreamRequest
+from gateway.asks.bodies import BODIES, Options, ShowBody, StreamRequest
+from gateway.dialects import ollama
 from gateway.dialects.events import CONTENT_TYPE
 from gateway.jobs import STREAMS_PATH, Created, End, Json, Kind, Meta, Status
 from gateway.upstream.models import Model
 from gateway.upstream.servers import Health
+from gateway.web.dialect import DIALECTS, OLLAMA
 
 _STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _MAYBE_STRING = {"type": ["string", "null"]}
@@ -52,10 +54,13 @@ _DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_d
 _FIGURES = {"done_reason": _STRING} | dict.fromkeys(("prompt_eval_count", "eval_count", *_DURATIONS), _INTEGER)
 _MESSAGE = _object({"thinking": _STRING, "tool_calls": _array({"type": "object"})}, role=_STRING, content=_STRING)
 _GENERATED = {"thinking": _STRING, "context": _array(_INTEGER), **_FIGURES}
+_VECTOR = _array({"type": "number"})
+_VECTORS = _array(_VECTOR)
 _LINES = [_ref("ChatLine"), _ref("GenerateLine"), _ref("PullLine")]
 
 SCHEMAS: dict[str, Json] = {
     "Error": _payload(errors.ErrorPayload),
+    "OllamaError": _object(error=_STRING),
     "Stream": _payload(Created),
     "Meta": _payload(Meta),
     "Status": _payload(Status, position={"minimum": 1}, eta_ms={"minimum": 0}, progress={"minimum": 0, "maximum": 1}),
@@ -63,6 +68,7 @@ SCHEMAS: dict[str, Json] = {
     "ChatLine": _object(_FIGURES, model=_STRING, message=_MESSAGE, done=_BOOLEAN),
     "GenerateLine": _object(_GENERATED, model=_STRING, response=_STRING, done=_BOOLEAN),
     "PullLine": _object({"digest": _STRING, "total": _INTEGER, "completed": _INTEGER}, status=_STRING),
+    "EmbedLine": _object({"model": _STRING, "embeddings": _VECTORS, "embedding": _VECTOR} | _FIGURES),
     "Event": {
         "oneOf": [
             _event("message", {"anyOf": [*_LINES, _ref("Error")]}, id=_EVENT_ID),
@@ -106,6 +112,7 @@ _SEEN_QUERY = _query("last_event_id", _SEEN + " The header wins.", _EVENT_ID_OR_
 _SEEN_POLYFILL = _query("lastEventId", "As polyfills of EventSource spell last_event_id.", _EVENT_ID_OR_NONE)
 _SEEN_HEADER = {"name": "Last-Event-ID", "in": "header", "description": _SEEN, "schema": _EVENT_ID_OR_NONE}
 _RESUMING = [_SEEN_QUERY, _SEEN_POLYFILL, _SEEN_HEADER]
+_AS = _query("as", "The dialect: events, or Ollama's lines.", {"enum": [*DIALECTS]})
 _SID = {"name": "sid", "in": "path", "required": True, "description": "The stream's id.", "schema": _STRING}
 _ASK = [
     _query("prompt", "What to ask.", {"type": "string", "pattern": r"\S"}, required=True),
@@ -167,9 +174,13 @@ _START = _errors(
     *_SHAPED, errors.Busy, errors.ShuttingDown, errors.Conflict, _403=errors.InvalidRequest, _429=errors.Busy
 )
 
+_NDJSON = {ollama.NDJSON: {"schema": _STRING, "x-itemSchema": {"anyOf": [*_LINES, _ref("OllamaError")]}}}
 _STREAM = {
-    "description": "Events. Unnamed ones are Ollama's lines or an Error; Meta, Status and End are named.",
-    "content": {CONTENT_TYPE: {"schema": _STRING, "x-itemSchema": _ref("Event")}},
+    "description": "Events. Unnamed ones are Ollama's lines or an Error; Meta, Status and End are named. "
+    "A client that accepts only these gets Ollama's lines, or one object.",
+    "content": {CONTENT_TYPE: {"schema": _STRING, "x-itemSchema": _ref("Event")}}
+    | _NDJSON
+    | {"application/json": {"schema": {"anyOf": _LINES}}},
 }
 _READ = {
     "200": _STREAM,
@@ -184,20 +195,43 @@ _CREATED = {"Location": {"description": "The stream's URL.", "schema": _STRING}}
 
 _ONE_SHOTS = {kind.traits.route: BODIES[kind] for kind in Kind if kind.traits.route}
 _STREAM_ROUTE = STREAMS_PATH + "/{sid}"
-_, _REQUESTS = models_json_schema(
-    [(body, "validation") for body in (*_ONE_SHOTS.values(), StreamRequest)], ref_template=_REF
-)
+_MODELS: list[type[BaseModel]] = [*BODIES.values(), ShowBody, StreamRequest]
+_, _REQUESTS = models_json_schema([(body, "validation") for body in _MODELS], ref_template=_REF)
+
+
+def _ollama(answer: Json | None, body: type[BaseModel] | None = None, *statuses: int) -> Json:
+    """An operation of Ollama's own protocol, where every error has Ollama's form."""
+    told = {str(status): _json("An error.", _ref("OllamaError")) for status in (401, 403, 500, *statuses, "default")}
+    return {"responses": ({"200": answer} if answer else {}) | told} | ({"requestBody": _body(body)} if body else {})
+
+
+_ASKING = 400, 404, 413, 502, 504
+_OLLAMA_LINES: Json = {
+    "description": "Lines, or one object where the request says that it is not to be streamed.",
+    "content": _NDJSON | {"application/json": {"schema": {"anyOf": [*_LINES, _ref("EmbedLine")]}}},
+}
+_OBJECT = _json("As Ollama answers.", {"type": "object"})
+_REFUSED = [("POST", "create"), ("POST", "copy"), ("POST", "push"), ("DELETE", "delete"), ("POST", "blobs/{digest}")]
+_DIGEST = {"parameters": [{"name": "digest", "in": "path", "required": True, "schema": _STRING}]}
 
 OPERATIONS: dict[tuple[str, str], Json] = {
     **{("GET", route): _STREAMING | {"parameters": _ASK + _STREAMING["parameters"]} for route in _ONE_SHOTS},
     **{("POST", route): _STREAMING | {"requestBody": _body(body)} for route, body in _ONE_SHOTS.items()},
+    **{
+        ("POST", OLLAMA + kind.traits.path): _ollama(_OLLAMA_LINES, BODIES[kind], *_ASKING, 409, 429, 499, 503)
+        for kind in Kind
+    },
+    **{("GET", f"{OLLAMA}/api/{name}"): _ollama(_OBJECT, None, 502, 504) for name in ("version", "tags", "ps")},
+    ("GET", OLLAMA + "/"): _ollama(_text("Ollama is running.", "text/plain")),
+    ("POST", OLLAMA + "/api/show"): _ollama(_OBJECT, ShowBody, *_ASKING),
+    **{(method, f"{OLLAMA}/api/{name}"): _ollama(None) | (_DIGEST if "{" in name else {}) for method, name in _REFUSED},
     ("POST", STREAMS_PATH): {
         "parameters": [_KEY_HEADER],
         "requestBody": _body(StreamRequest),
         "responses": {"201": _json("The stream has started.", _ref("Stream"), headers=_CREATED)} | _START,
     },
     ("GET", _STREAM_ROUTE): {
-        "parameters": [_SID, *_RESUMING],
+        "parameters": [_SID, _AS, *_RESUMING],
         "responses": _READ | _errors(errors.NotFound, errors.InvalidRequest),
     },
     ("DELETE", _STREAM_ROUTE): {"parameters": [_SID]} | _done("The stream is not running, or not any more."),

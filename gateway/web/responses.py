@@ -1,4 +1,4 @@
-"""Errors as responses: the one place where an exception becomes a status and a body."""
+"""Errors as responses: the one place where an exception becomes a status and a body, in the client's dialect."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ExceptionHandler
+from starlette.types import ExceptionHandler, Scope
 
-from gateway.dialects import events
+from gateway.dialects import events, ollama
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
+from gateway.web.dialect import speaks_ollama
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -22,17 +23,15 @@ SECURITY_HEADERS = {
 }
 """The headers of every response that does not set them itself."""
 
-EVENT_STREAM = {
-    "Content-Type": events.CONTENT_TYPE,
-    "Cache-Control": "no-store, no-transform",
-    "X-Accel-Buffering": "no",
-}
+UNBUFFERED = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+EVENT_STREAM = {"Content-Type": events.CONTENT_TYPE} | UNBUFFERED
 REAL_STATUSES = (401, 403)  # even for `EventSource`: a client that may not ask is told nothing more
 
 
 def is_event_source(request: Request[Any]) -> bool:
     """Whether the client behaves like `EventSource`: it reads no body but that of a 200, and returns when cut off."""
-    return request.method == "GET" and events.CONTENT_TYPE in request.headers.get("accept", "")
+    accepts = events.CONTENT_TYPE in request.headers.get("accept", "")
+    return request.method == "GET" and accepts and not speaks_ollama(request.scope)
 
 
 def head_too_large(limit: int) -> TooLarge:
@@ -40,17 +39,20 @@ def head_too_large(limit: int) -> TooLarge:
     return TooLarge(f"The request line and headers are larger than {limit} bytes (GATEWAY_MAX_HEAD_BYTES).", status=431)
 
 
-def error_json(error: GatewayError, headers: Mapping[str, str] = {}) -> Response:
-    """An error as a real status with a JSON body."""
-    retry = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    return JSONResponse(error.payload(), status_code=error.status, headers={**headers, **retry})
+def error_json(error: GatewayError, headers: Mapping[str, str] = {}, scope: Scope | None = None) -> Response:
+    """An error as a real status with a JSON body, which is Ollama's for a request that speaks its dialect."""
+    headers = {**headers, **({} if error.retry_after is None else {"Retry-After": str(error.retry_after)})}
+    if scope and speaks_ollama(scope):
+        status = ollama.status_of(error.status)
+        return Response(ollama.error(error.message), status, {**headers, "Content-Type": ollama.JSON})
+    return JSONResponse(error.payload(), status_code=error.status, headers=headers)
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     if is_event_source(request) and error.status not in REAL_STATUSES:
         return Response(events.error(error.payload()), headers=EVENT_STREAM)
-    return error_json(error)
+    return error_json(error, scope=request.scope)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -59,12 +61,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     headers = error.headers or {}
     match error.status_code:
         case 404:
-            return error_json(NotFound("There is nothing at this path."), headers)
+            return error_json(NotFound("There is nothing at this path."), headers, request.scope)
         case 405:
             allowed = ", ".join(_methods(request)) or headers.get("Allow", "")
-            return error_json(MethodNotAllowed(f"This path allows {allowed}."), {**headers, "Allow": allowed})
+            error = MethodNotAllowed(f"This path allows {allowed}.")
+            return error_json(error, {**headers, "Allow": allowed}, request.scope)
         case status:
-            return error_json(InvalidRequest(error.detail, status=status), headers)
+            return error_json(InvalidRequest(error.detail, status=status), headers, request.scope)
 
 
 def _methods(request: Request) -> list[str]:
@@ -78,7 +81,7 @@ async def _crash(request: Request, error: Exception) -> Response:
     """A fault of the gateway. The traceback goes to the log, and nothing of it to the client."""
     # Starlette sends this response outside of all middlewares, which would have set the headers
     headers = SECURITY_HEADERS | {"X-Request-Id": request.scope["request_id"]}
-    return error_json(InternalError("The gateway failed. Its log has the details."), headers)
+    return error_json(InternalError("The gateway failed. Its log has the details."), headers, request.scope)
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Busy, ForbiddenHost, ForbiddenOrigin, GatewayError, TooLarge, Unauthorized
 from gateway.jobs import STREAM_PATH, Kind
+from gateway.web.dialect import OLLAMA
 from gateway.web.keys import Keys, WrongKeys, bearer
 from gateway.web.responses import SECURITY_HEADERS, error_json, head_too_large
 
@@ -64,7 +65,7 @@ class Guard:
 
         headers = Headers(scope=scope)
         if error := self._refusal(scope, headers):
-            await error_json(error)(scope, receive, send_with_headers)
+            await error_json(error, scope=scope)(scope, receive, send_with_headers)
             return
         if scope["method"] == "POST":
             receive = self._bounded(receive, headers.get("content-length", "0"))
@@ -95,7 +96,7 @@ class Guard:
         """
         site = headers.get("sec-fetch-site")
         if site is not None:
-            return site not in ("cross-site", "same-site") or not scope["path"].startswith("/api/")
+            return site not in ("cross-site", "same-site") or not scope["path"].startswith(("/api/", OLLAMA))
         if scope["path"] not in STARTING_PATHS or not headers.get("user-agent", "").startswith("Mozilla/"):
             return True
         return self._known_origin("/".join(headers.get("referer", "").split("/", 3)[:3]), host)
@@ -135,7 +136,9 @@ class Authentication:
     keys: Keys
     wrong_keys: WrongKeys = field(default_factory=WrongKeys)
 
-    OPEN: ClassVar = re.compile(r"/|/static/.*|/healthz|/readyz|/client\.js|/client\.d\.ts|/openapi\.json|/api/session")
+    OPEN: ClassVar = re.compile(
+        rf"/|{OLLAMA}/?|/static/.*|/healthz|/readyz|/client\.js|/client\.d\.ts|/openapi\.json|/api/session"
+    )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -146,7 +149,7 @@ class Authentication:
                     await self._delay(scope)
                 if not await self._open(scope):
                     error = Unauthorized("This gateway requires an API key: send it as `Authorization: Bearer KEY`.")
-                    await error_json(error, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                    await error_json(error, {"WWW-Authenticate": "Bearer"}, scope)(scope, receive, send)
                     return
         await self.app(scope, receive, send)
 

@@ -111,7 +111,13 @@ async def test_it_reads_how_a_stream_fails(client: str, browser: Browser) -> Non
         events = [event async for event in CLIENTS[client](gw.url + "/api/chat?model=m&prompt=x", gw.url, browser)]
         assert ending(events) == ("error", "ollama_error")
         error = messages(events)[-1].json
-        assert error == {"error": "out of memory", "code": "ollama_error", "phase": "generating", "retryable": True}
+        assert error == {
+            "error": "out of memory",
+            "code": "ollama_error",
+            "status": 500,
+            "phase": "generating",
+            "retryable": True,
+        }
 
 
 @pytest.mark.parametrize("client", RESUMING)

@@ -1,16 +1,20 @@
-"""Streams: the one-shot routes for `EventSource` and curl, and the stream as a resource."""
+"""Streams: the one-shot routes, in the dialect of their client, and the stream as a resource."""
+
+from typing import Any
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from gateway.asks.parsing import Ask, parse_query
+from gateway.dialects import ollama
 from gateway.dialects.events import EventId, parse_event_id, read_meta, retry
 from gateway.errors import Busy, Cancelled, InvalidRequest, NotFound
 from gateway.jobs import Created, Job, Kind
 from gateway.streams.log import Progress, ReadableLog
+from gateway.web.dialect import DIALECTS, named, speaks_ollama
 from gateway.web.responses import EVENT_STREAM, is_event_source
 from gateway.web.state import GatewayRequest, body_of, caller, has_left
-from gateway.web.streaming import EventResponse, Watched
+from gateway.web.streaming import EventResponse, OllamaResponse, Watched
 
 NO_CONTENT = 204  # stops an `EventSource` for good
 LATER_MS = 2000  # how soon a reader should reconnect when its stream cannot be looked for because Redis is away
@@ -26,6 +30,21 @@ async def generate(request: GatewayRequest) -> ASGIApp:
     return await _one_shot(request, Kind.GENERATE)
 
 
+async def embed(request: GatewayRequest) -> ASGIApp:
+    """Texts as embeddings."""
+    return await _one_shot(request, Kind.EMBED)
+
+
+async def embeddings(request: GatewayRequest) -> ASGIApp:
+    """A text as an embedding."""
+    return await _one_shot(request, Kind.EMBEDDINGS)
+
+
+async def pull(request: GatewayRequest) -> ASGIApp:
+    """A pull of a model, where it is allowed."""
+    return await _one_shot(request, Kind.PULL)
+
+
 async def create(request: GatewayRequest) -> Response:
     """Start a stream and tell where it is read and stopped."""
     async with body_of(request) as content:
@@ -37,6 +56,8 @@ async def create(request: GatewayRequest) -> Response:
 
 async def read(request: GatewayRequest) -> ASGIApp:
     """Read a stream from the start, or from after the event that the client has seen last."""
+    if named(request.scope) not in (None, *DIALECTS):
+        raise InvalidRequest(f"as: must be {' or '.join(DIALECTS)}.")
     sid = request.path_params["sid"]
     if last_event_id := _fields(request).get("last_event_id"):
         return await _resume(request, last_event_id, sid)
@@ -54,7 +75,7 @@ async def stop(request: GatewayRequest) -> Response:
 
 async def _one_shot(request: GatewayRequest, kind: Kind) -> ASGIApp:
     if request.method == "HEAD":
-        return Response(headers=EVENT_STREAM)
+        return _head(request)
     fields = _fields(request)
     if last_event_id := fields.get("last_event_id"):
         return await _resume(request, last_event_id)
@@ -62,7 +83,10 @@ async def _one_shot(request: GatewayRequest, kind: Kind) -> ASGIApp:
     if request.method == "GET":
         return _stream(request, *await _start(request, asks.by_query(kind, fields, caller(request))))
     async with body_of(request) as content:
-        return _stream(request, *await _start(request, asks.by_body(kind, fields, content, caller(request))))
+        ask = asks.by_body(kind, fields, content, caller(request))
+        if speaks_ollama(request.scope):
+            ask = ask.by_model()
+        return _stream(request, *await _start(request, ask), whole=ask.whole)
 
 
 async def _start(request: GatewayRequest, ask: Ask) -> tuple[str, ReadableLog]:
@@ -124,9 +148,22 @@ def _continue(request: GatewayRequest, seen: EventId | None, log: ReadableLog | 
     return _stream(request, seen.sid, log, seen.seq)
 
 
-def _stream(request: GatewayRequest, sid: str, log: ReadableLog, after: int = 0) -> ASGIApp:
+def _stream(request: GatewayRequest, sid: str, log: ReadableLog, after: int = 0, *, whole: bool = False) -> ASGIApp:
+    """The response to a reader of a log; `whole` is for Ollama's clients, who otherwise get lines."""
     if request.method == "HEAD":
-        return Response(headers=EVENT_STREAM)
+        return _head(request)
     chunks = log.read(after, reconnects=is_event_source(request))
-    response = EventResponse(chunks, ping_seconds=request.state["ping_interval"], send_body=request.scope["send_body"])
+    sending: Any = {"ping_seconds": request.state["ping_interval"], "send_body": request.scope["send_body"]}
+    response: EventResponse
+    as_ollama = speaks_ollama(request.scope)
+    request.state["metrics"].readers.labels("ollama" if as_ollama else "events").inc()
+    if as_ollama:
+        response = OllamaResponse(sid, chunks, ollama.Whole() if whole else ollama.Lines(), **sending)
+    else:
+        response = EventResponse(chunks, **sending)
     return Watched(response, request.state["streams"], sid)
+
+
+def _head(request: GatewayRequest) -> Response:
+    content_type = {"Content-Type": ollama.NDJSON} if speaks_ollama(request.scope) else {}
+    return Response(headers=EVENT_STREAM | content_type)
