@@ -166,7 +166,7 @@ def test_with_several_servers_no_slot_is_idle_and_none_is_given_twice(
     most: int,
 ) -> None:
     """As long as nobody has waited too long, and nothing is being loaded that a model has to go for."""
-    fits = Fits(crowded=dict.fromkeys(crowded))
+    fits = Fits(dict.fromkeys(loaded), dict.fromkeys(crowded))
     servers = [Server(str(number), models, fits=fits) for number, models in enumerate(loaded)]
     here = [run(100 + n, str(at % len(loaded)), model) for n, (model, at) in enumerate(running)]
     here = [each for each in here if each.model in loaded[int(each.server)]][:most]

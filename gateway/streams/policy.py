@@ -94,8 +94,9 @@ def choose(
             return [Admission(waiting[0], "")] if used < rules.slots(model, seen) else []
         servers = [Server("", frozenset(each.model for each in (*waiting, *running)))]
     demand = _Demand(waiting, running)
-    places = _Places([_Place(each, demand, running, rules, now, seen, alone=len(servers) == 1) for each in servers])
-    places.wanted.update(demand.waiting)
+    alone = len(servers) == 1
+    at = [_Place(each, demand, running, rules, now, seen, alone=alone) for each in servers]
+    places = _Places(at, demand.waiting.copy())
     turns = Turns(waiting, running, models=rules.patience > 0)
     admitted: list[Admission] = []
     while len(admitted) < free and (request := turns.next(places.admit)):
@@ -163,20 +164,29 @@ class _Demand:
 class _Places:
     """All servers while requests are admitted one after the other. `taken` is where the last one went."""
 
-    def __init__(self, places: Sequence["_Place"]) -> None:
-        self.wanted: Counter[str] = Counter()
+    def __init__(self, places: Sequence["_Place"], wanted: Counter[str]) -> None:
         self.taken = ""
         self._places = places
+        self._wanted = wanted
+        self._refused: set[str] = set()  # models for which there is no place, until something changes
 
     def admit(self, request: Request) -> bool:
         """Whether the request may go. If so, it counts as running from now on."""
+        if not any(each.is_open(request) for each in self._places):
+            return False
+        overdue = any(each.is_overdue(request) for each in self._places)
+        if request.model in self._refused and not overdue:
+            return False
         able = [each for each in self._places if each.has(request)] or self._places
         able = [each for each in able if each.is_open(request)]
         place = self._idle(request, able) or self._new(request, able) or self._busy(request, able)
         if place is not None:
             place.take(request)
             self.taken = place.name
-            self.wanted[request.model] -= 1
+            self._wanted[request.model] -= 1
+            self._refused.clear()
+        elif not overdue:
+            self._refused.add(request.model)
         elif has_it := [each for each in able if each.is_loaded(request)]:
             for each in has_it:
                 each.keep(request)
@@ -187,13 +197,17 @@ class _Places:
     def _idle(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
         """Where the request is answered at once, if possible by the server that knows its conversation."""
         idle = [each for each in able if each.runs(request) < each.answered(request) and each.has_slot(request)]
-        return min(idle, key=lambda each: (each.name != request.home, each.runs(request), each.demand()), default=None)
+        if len(idle) <= 1:
+            return idle[0] if idle else None
+        return min(idle, key=lambda each: (each.name != request.home, each.runs(request), each.demand()))
 
     def _new(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
         """Where the model may be loaded: it is nowhere, or as many requests wait for it as are answered."""
         has_it = [each for each in able if each.holds(request)]
-        answered = sum(min(each.runs(request), each.answered(request)) for each in has_it)
-        waiting = self.wanted[request.model] + sum(each.runs(request) for each in has_it) - answered
+        if len(has_it) == len(able):
+            return None
+        answered = sum([min(each.runs(request), each.answered(request)) for each in has_it])
+        waiting = self._wanted[request.model] + sum([each.runs(request) for each in has_it]) - answered
         if has_it and waiting < answered:
             return None
         room = [each for each in able if each not in has_it and each.has_room(request, beside=bool(has_it))]
@@ -201,7 +215,7 @@ class _Places:
 
     def _busy(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
         """Where the request is answered next."""
-        return min((each for each in able if each.has_slot(request)), key=lambda each: each.runs(request), default=None)
+        return min([each for each in able if each.has_slot(request)], key=lambda each: each.runs(request), default=None)
 
 
 class _Place:
@@ -237,7 +251,7 @@ class _Place:
                 continue
             fits = self._fits(self._loaded | {model})
             self._make_room(model)
-            if not fits and self._overdue(each) and self._others(model):
+            if not fits and self.is_overdue(each) and self._others(model):
                 self._next = self._next or model  # Ollama may keep it waiting as long as others use what is loaded
 
     def has(self, request: Request) -> bool:
@@ -287,7 +301,7 @@ class _Place:
         in_demand = others | (self._wanted & self._loaded)
         if self._fits(in_demand | {model}) is not False:
             return True
-        return self._overdue(request) and self._fits(others | {model}) is not False
+        return self.is_overdue(request) and self._fits(others | {model}) is not False
 
     def fits(self, request: Request) -> bool | None:
         """Whether the model fits beside all that is in memory or on its way."""
@@ -305,12 +319,12 @@ class _Place:
 
     def reserve(self, request: Request) -> None:
         """Hold back all other models if the request has waited too long."""
-        if self._overdue(request):
+        if self.is_overdue(request):
             self._next = self._model(request)
 
     def keep(self, request: Request) -> None:
         """Let nobody whose turn is later have the model thrown out if the request has waited too long for a slot."""
-        if self._overdue(request):
+        if self.is_overdue(request):
             self._due = float("-inf")
 
     def _make_room(self, model: str) -> None:
@@ -321,7 +335,7 @@ class _Place:
     def _others(self, model: str) -> Set[str]:
         return self._used.keys() - {model}
 
-    def _overdue(self, request: Request) -> bool:
+    def is_overdue(self, request: Request) -> bool:
         """Whether others must be held back now, for the request to have its model after the patience."""
         model = self._model(request)
         # what is admitted now may wait for one more answer at Ollama, before its own
