@@ -238,6 +238,8 @@ def test_a_model_is_loaded_once_more_when_as_many_wait_as_are_answered_and_nothi
 def test_a_model_that_no_server_has_loaded_goes_to_the_one_that_has_room_and_the_least_to_do() -> None:
     assert placed([ask(1)], [], FULL_OF_N, Server("1", frozenset())) == {"1": "1"}
     assert placed([ask(1)], [run(2, "1", "n")], Server("1", frozenset({"n"})), EMPTY) == {"1": "2"}
+    known = Server("1", frozenset("n"), fits=Fits(together={frozenset("mn"): None}))
+    assert placed([ask(1)], [run(2, "1", "n")], known, Server("2", frozenset("o"))) == {"1": "2"}  # where it may fit
 
 
 def test_a_server_without_the_model_is_asked_only_if_none_has_it() -> None:

@@ -381,7 +381,8 @@ async def test_a_conversation_goes_back_to_the_server_that_has_answered_its_begi
 
             async def ask(*messages: dict[str, str]) -> Simulator:
                 """Who is asked."""
-                events = await gw.read("/api/chat", json={"model": "llama3.2", "messages": messages})
+                body = {"model": "llama3.2", "messages": messages, "options": {"num_predict": 10}}
+                events = await gw.read("/api/chat", json=body)
                 assert ending(events) == ("complete", None)
                 at = [each for each in (first, second) if asked(each) == [*messages]]
                 assert len(at) == 1

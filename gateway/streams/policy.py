@@ -211,7 +211,7 @@ class _Places:
         if has_it and waiting < answered:
             return None
         room = [each for each in able if each not in has_it and each.has_room(request, beside=bool(has_it))]
-        return min(room, key=lambda each: (not each.fits(request), each.demand()), default=None)
+        return min(room, key=lambda each: (each.fits(request) is False, each.demand()), default=None)
 
     def _busy(self, request: Request, able: Sequence["_Place"]) -> "_Place | None":
         """Where the request is answered next."""
