@@ -16,7 +16,7 @@ from statistics import mean, quantiles
 
 from gateway.streams.fits import Memory
 from gateway.streams.line import Line
-from gateway.streams.policy import Rules, Server
+from gateway.streams.places import Rules, Server
 from gateway.streams.queue import SURE_SECONDS
 from gateway.streams.turns import Request
 

@@ -26,7 +26,7 @@ from gateway.settings import PRESETS, ConfigurationError, Settings, read_config
 from gateway.streams.ledger import Ledger
 from gateway.streams.log import LogStore, Peers
 from gateway.streams.memory import MemoryLogs
-from gateway.streams.policy import Rules as QueueRules
+from gateway.streams.places import Rules as QueueRules
 from gateway.streams.pulse import Pulse
 from gateway.streams.queue import LocalQueue, Queue
 from gateway.streams.quotas import Quota, Quotas

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from gateway.streams.estimates import MAX_MODELS, Estimates
 from gateway.streams.fits import Fits
-from gateway.streams.policy import Rules, Server
+from gateway.streams.places import Rules, Server
 from gateway.streams.turns import Request
 
 

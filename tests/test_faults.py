@@ -11,7 +11,7 @@ from gateway.jobs import Job, Kind, Limits
 from gateway.streams.generation import Generation, Observer
 from gateway.streams.ledger import Ledger
 from gateway.streams.memory import MemoryLog, MemoryLogs
-from gateway.streams.policy import Rules
+from gateway.streams.places import Rules
 from gateway.streams.pulse import Pulse
 from gateway.streams.queue import LocalQueue
 from gateway.streams.quotas import Quota, Quotas

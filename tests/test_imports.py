@@ -75,6 +75,7 @@ PURE = [
     "dialects.ollama",
     "streams.fits",
     "streams.line",
+    "streams.places",
     "streams.policy",
     "streams.turns",
     "upstream.ndjson",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Busy
 from gateway.jobs import Phase, Status
-from gateway.streams.policy import Rules
+from gateway.streams.places import Rules
 from gateway.streams.queue import LocalQueue, Ticket
 
 

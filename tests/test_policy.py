@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.jobs import Reason
 from gateway.streams.fits import Fits
 from gateway.streams.line import Line
-from gateway.streams.policy import Rules, Server, choose
+from gateway.streams.places import Rules, Server
+from gateway.streams.policy import choose
 from gateway.streams.turns import Request
 
 CLIENTS = "abcde"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.queueing import PATIENCE, POLICIES, Ask, Machine, Run, alternating, eight, looping, measured, optimum, plot
 from gateway.streams.fits import Fits
-from gateway.streams.policy import Rules
+from gateway.streams.places import Rules
 
 DOCS = Path(__file__).parent.parent / "docs" / "queue.md"
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.asks.parsing import network
 from gateway.errors import Busy
-from gateway.streams.policy import Rules
+from gateway.streams.places import Rules
 from gateway.streams.queue import LocalQueue
 from gateway.streams.quotas import Quota, Quotas
 from gateway.streams.running import Running

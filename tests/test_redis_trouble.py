@@ -18,7 +18,7 @@ from gateway.replicas.published import PublishedLog
 from gateway.replicas.queue import SharedQueue
 from gateway.replicas.replica import LOST_SECONDS, Replica
 from gateway.streams.ledger import Ledger
-from gateway.streams.policy import Rules
+from gateway.streams.places import Rules
 from gateway.streams.queue import Ticket
 from gateway.streams.running import Running
 from gateway.streams.shelf import Shelf

@@ -21,7 +21,7 @@ from gateway.replicas.replica import RETRY_SECONDS, Fields, Member, Replica
 from gateway.streams.estimates import Estimates
 from gateway.streams.line import Line
 from gateway.streams.loads import Loads
-from gateway.streams.policy import Rules
+from gateway.streams.places import Rules
 from gateway.streams.queue import SURE_SECONDS, Ticket, full, settle
 from gateway.streams.turns import Request
 from gateway.upstream.servers import OllamaServer

@@ -5,7 +5,7 @@ from heapq import heapreplace
 from math import inf
 from typing import NamedTuple
 
-from gateway.streams.policy import Rules, Server
+from gateway.streams.places import Rules, Server
 from gateway.streams.turns import Request
 
 NEWEST = 0.3  # the share of the newest time in an average: what a model is asked for changes

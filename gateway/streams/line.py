@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.jobs import Reason
-from gateway.streams.policy import Rules, Server, choose, project
+from gateway.streams.places import Rules, Server
+from gateway.streams.policy import choose, project
 from gateway.streams.turns import Request
 
 MAX_MODELS = 256  # of which is remembered how many of their requests ran at once; the oldest are forgotten

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.errors import GatewayError
 from gateway.streams.fits import Memory
 from gateway.streams.line import Line
-from gateway.streams.policy import Server
+from gateway.streams.places import Server
 from gateway.upstream.servers import ROUTING_SECONDS, OllamaServer
 from gateway.upstream.wire import OPTIONS
 

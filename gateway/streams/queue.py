@@ -12,7 +12,7 @@ from gateway.jobs import Reason, Status
 from gateway.streams.estimates import Estimates
 from gateway.streams.line import Line
 from gateway.streams.loads import Loads
-from gateway.streams.policy import Rules, Server
+from gateway.streams.places import Rules, Server
 from gateway.upstream.servers import OllamaServer
 
 SURE_SECONDS = 0.05
