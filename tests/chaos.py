@@ -93,6 +93,7 @@ class Chaos:
             f"--redis-url={self._redis.url}",
             f"--port={self._ports[number]}",
             "--max-active=24",
+            "--num-parallel=24",
             f"--retain-seconds={RESUME_WINDOW}",  # so that whoever was away finds the end of what gave way to others
             "--drain-seconds=10",
             "--log-level=warning",

@@ -50,7 +50,7 @@ async def test_cut_anywhere_and_reconnected_anywhere_the_answer_is_the_uncut_one
     simulator = Simulator(token_rate=200, load_seconds=0.05, prompt_seconds=0.01, parallel=64)
     twin = quick(parallel=GENERATIONS)
     async with serve(simulator.app) as upstream, serve(twin.app) as direct:
-        gw = await three(upstream, "--max-active=64", "--retain-seconds=600")
+        gw = await three(upstream, "--max-active=64", "--num-parallel=64", "--retain-seconds=600")
         await check_all(gw, direct, simulator, GENERATIONS, seed)
 
 

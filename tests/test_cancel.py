@@ -113,7 +113,7 @@ async def cut_1000_clients(names: Sequence[str]) -> None:
             else:
                 await one_client(gw, "/api/generate?model=llama3.2&prompt=Hi", rng.choice(talking), rng)
 
-    settings = {"max_active": 1000, "max_queued": 0, "retain_seconds": 0.1}
+    settings = {"max_active": 1000, "num_parallel": 1000, "max_queued": 0, "retain_seconds": 0.1}
     seconds = {"status_interval": 0.1, "ping_interval": 0.05}
     async with (
         serve(simulator.app) as url,

@@ -57,7 +57,7 @@ async def test_100_running_streams_all_finish(tmp_path: Path, session: aiohttp.C
     """Each has 60 tokens to come at 20 a second, which takes 3 s of the 20 s that it may take."""
     async with (
         serve(ollama(20).app) as upstream,
-        process(tmp_path, f"--ollama-url={upstream}", "--max-active=100") as gw,
+        process(tmp_path, f"--ollama-url={upstream}", "--max-active=100", "--num-parallel=100") as gw,
     ):
         viewers = await watch_100(session, f"{gw.url}{STORY_PATH}&options.num_predict=60")
         gw.terminate()
@@ -69,7 +69,7 @@ async def test_100_running_streams_all_finish(tmp_path: Path, session: aiohttp.C
 
 async def test_streams_that_last_longer_than_the_drain_are_told(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     simulator = ollama(5)
-    flags = ("--max-active=90", "--drain-seconds=2")  # the last ten still wait in the queue
+    flags = ("--max-active=90", "--num-parallel=90", "--drain-seconds=2")  # the last ten still wait in the queue
     async with serve(simulator.app) as upstream, process(tmp_path, f"--ollama-url={upstream}", *flags) as gw:
         started = asyncio.Semaphore(0)
         viewers = [
@@ -94,7 +94,7 @@ async def test_streams_that_last_longer_than_the_drain_are_told(tmp_path: Path, 
 async def test_a_second_signal_ends_the_streams_at_once(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     async with (
         serve(ollama(5).app) as upstream,
-        process(tmp_path, f"--ollama-url={upstream}", "--max-active=100") as gw,
+        process(tmp_path, f"--ollama-url={upstream}", "--max-active=100", "--num-parallel=100") as gw,
     ):
         viewers = await watch_100(session, f"{gw.url}{STORY_PATH}")
         gw.terminate()

@@ -154,7 +154,7 @@ async def test_however_often_it_is_asked_the_model_runs_once_for_each_key(redis:
     simulator = Simulator(token_rate=400, load_seconds=0.05, prompt_seconds=0.01, parallel=64)
     twin = quick(parallel=GENERATIONS)
     at_once = asyncio.Semaphore(AT_ONCE)
-    limits = {"max_active": 64, "max_queued": 500, "retain_seconds": 600}
+    limits = {"max_active": 64, "num_parallel": 64, "max_queued": 500, "retain_seconds": 600}
     async with serve(twin.app) as ollama, in_process(simulator, redis, 2, **limits) as pair:
 
         async def one(number: int) -> None:

@@ -281,7 +281,7 @@ async def test_a_flood_stays_within_the_budget_and_an_honest_client_is_served(tm
         await peer.lines(token("a"), ONCE_DONE)
         await peer.end()
 
-    flags = "--max-active=30", f"--max-log-bytes={BUDGET}", f"--api-keys={KEYS}"
+    flags = "--max-active=30", "--num-parallel=30", f"--max-log-bytes={BUDGET}", f"--api-keys={KEYS}"
     async with (
         upstream(answer) as ollama,
         process(tmp_path, f"--ollama-url={ollama.url}", *flags) as running,

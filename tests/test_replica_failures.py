@@ -97,7 +97,7 @@ async def test_slots_of_a_dead_replica_return(tmp_path: Path, redis: Redis, sess
 async def test_a_rolling_restart_loses_nothing(tmp_path: Path, redis: Redis, session: aiohttp.ClientSession) -> None:
     """Viewers of the replica that stops read on at another one, while it finishes what it runs."""
     simulator = slow()
-    flags = (f"--redis-url={redis.url}", "--max-active=64")
+    flags = (f"--redis-url={redis.url}", "--max-active=64", "--num-parallel=64")
     async with AsyncExitStack() as stack:
         ollama = await stack.enter_async_context(serve(simulator.app))
         first, second = [

@@ -129,7 +129,7 @@ async def test_a_viewer_at_another_replica_keeps_it_running(pair: list[Gateway],
 async def test_a_burst_of_starts_and_readers_is_served(redis: Redis) -> None:
     """More at once than there are connections to Redis: they wait for one another, and none is refused."""
     simulator = quick(parallel=600)
-    async with in_process(simulator, redis, 2, max_active=300, max_queued=300) as (here, there):
+    async with in_process(simulator, redis, 2, max_active=300, num_parallel=300, max_queued=300) as (here, there):
         sids = await asyncio.gather(*(here.start(chat=STORY | {"options": {"num_predict": 3}}) for _ in range(250)))
         readings = await asyncio.gather(*(there.read(f"/api/streams/{sid}") for sid in sids))
         assert {ending(events) for events in readings} == {("complete", None)}

@@ -100,7 +100,7 @@ async def test_cut_anywhere_and_reconnected_the_answer_is_the_uncut_one() -> Non
     seed = random.randrange(2**32)
     simulator = Simulator(token_rate=400, load_seconds=0.05, prompt_seconds=0.01, parallel=64)
     twin = quick(parallel=GENERATIONS)
-    limits = {"max_active": 64, "max_queued": 500, "retain_seconds": 600}
+    limits = {"max_active": 64, "num_parallel": 64, "max_queued": 500, "retain_seconds": 600}
     async with serve(twin.app) as ollama, gateway(simulator, **limits) as gw:
         await check_all(gw, ollama, simulator, GENERATIONS, seed)
 

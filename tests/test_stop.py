@@ -22,7 +22,7 @@ async def stop(gw: Gateway, sid: str) -> None:
 async def test_300_generations_in_every_phase_are_stopped_from_outside() -> None:
     """Queued, waiting at Ollama, generating: all upstream requests close, every viewer is told once."""
     simulator = Simulator(token_rate=5, load_seconds=0.6, prompt_seconds=0.6, parallel=40)
-    async with gateway(simulator, max_active=200, status_interval=0.1) as gw:
+    async with gateway(simulator, max_active=200, num_parallel=200, status_interval=0.1) as gw:
         sids: list[str] = []
         viewers: list[asyncio.Task[list[Event]]] = []
         for number in range(300):

@@ -158,7 +158,7 @@ SHORT = chat("Hi", options={"num_predict": 4})
 @pytest.mark.slow
 async def test_memory_returns_to_its_baseline_after_3000_generations() -> None:
     simulator = quick(parallel=64)
-    async with gateway(simulator, retain_seconds=0.5) as gw:
+    async with gateway(simulator, num_parallel=64, retain_seconds=0.5) as gw:
 
         async def memory_after(number: int) -> float:
             await generations(gw, number)
