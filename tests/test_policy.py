@@ -219,7 +219,12 @@ def test_a_slot_is_contested_by_those_whom_it_helps() -> None:
     line.remove("4")
     line.add("5", "5", "o", 0)  # needs room in memory
     contested.append(line.contested("1", Rules(9)))
-    assert contested == [False, False, False, True, True, True, True]
+    line.remove("5")
+    line.add("6", "6", "m", 0, server="")  # has a slot, and may wait at Ollama until it begins
+    contested += [line.contested("1", Rules(9)), line.contested("1", Rules(9, parallel=2))]
+    line.begin("6")
+    contested.append(line.contested("1", Rules(9)))
+    assert contested == [False, False, False, True, True, True, True, True, False, False]
 
 
 def test_a_request_goes_where_its_model_is_loaded_and_idle_and_back_to_its_conversation() -> None:

@@ -42,10 +42,19 @@ class Line:
         return [each.model for each in self.running.values()].count(request.model) == 1
 
     def contested(self, name: str, rules: Rules) -> bool:
-        """Whether others wait for this request's slot: for its model, for one that is not there, or for any."""
+        """Whether others wait for this request's slot: for its model, for one that is not there, or for any.
+
+        Some of them may have a slot already, and wait at Ollama.
+        """
         request = self.running.get(name)
-        if request is None or len(self.running) >= rules.max_active:
-            return request is not None and bool(self.waiting)
+        if request is None:
+            return False
+        if len(self.running) >= rules.max_active and self.waiting:
+            return True
+        like = [each for each in self.running.values() if (each.model, each.server) == (request.model, request.server)]
+        others_wait = any(not each.begun for each in like if each is not request)
+        if others_wait and len(like) > rules.answered(request.model, self.seen):
+            return True
         there = {each.model for each in self.running.values()} - {request.model}
         return any(each.model not in there for each in self.waiting.values())
 
