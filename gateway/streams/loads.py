@@ -46,7 +46,8 @@ class Loads:
         """Whether the line may advance; if not, `moved` is called soon. Starts to watch if that is needed."""
         line = self._line()
         if line.mixed or (line.models and not self._alone):
-            return not [each for each in self._watches if not each.ready()]  # each of them is to be watched
+            awaited = [each for each in self._watches if not each.ready()]  # each of them is to be watched
+            return not any(each.up for each in awaited)
         for each in self._watches:
             if not (line.running and each.awaits()):  # the swap that the last request makes is to be seen
                 each.close()
@@ -94,14 +95,19 @@ class _Watch:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def up(self) -> bool:
+        """Whether requests may go there."""
+        return self._alone or self._source.problem is None
+
+    @property
     def counts(self) -> bool:
         """Whether what is known is up to date, and requests may go there."""
-        return self._task is not None and (self._alone or self._source.problem is None)
+        return self._task is not None and self.up
 
     def ready(self) -> bool:
         """Whether enough is known of it for the line as it is."""
         if self._task is None:
-            self._current = not self._alone and self._now() - self._looked_at < SLOW_SECONDS
+            self._current = False
             self._task = asyncio.create_task(self._watch(), name="loads")
         if self.server is not None and not self._line().models.keys() <= self.server.names.keys():
             self._look_again()
