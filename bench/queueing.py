@@ -65,7 +65,7 @@ class Ollama:
     """A server. `run` tells it the time, calls it back later, and is told what begins and what ends."""
 
     def __init__(self, name: str, machine: Machine, run: "Run") -> None:
-        self.name, self.loads, self.requests = name, 0, 0
+        self.name, self.loads = name, 0
         self._machine, self._run = machine, run
         self._runners: dict[str, Runner] = {}
         self._line: deque[Ask] = deque()
@@ -81,7 +81,6 @@ class Ollama:
 
     def send(self, ask: Ask) -> None:
         """Ask it for an answer."""
-        self.requests += 1
         runner = self._runners.get(ask.model)
         if runner is not None and runner.ready:
             self._attach(ask)

@@ -104,7 +104,7 @@ class Streams(Observer):
             self.upstreams.answers.forget()
 
     def ended(self, generation: Generation) -> None:
-        if generation.server is not None:
+        if generation.server is not None and len(self.upstreams.servers) > 1:
             self._homes.note(generation.job, generation.server.name)
         self.upstreams.answers.forget()  # it may have pulled or unloaded a model, which must show at once
 
